@@ -1,0 +1,202 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { isMountpoint, listMounts, MS_SHARED, mount, mountOverlay, unmount } from '../../src/sys/mount.ts';
+import {
+  interfaceAddresses,
+  namespaceInode,
+  pinNamespaces,
+  prepareNamespaceDir,
+  readNetDev,
+  releaseNamespaceDir,
+  setHostname,
+  unpinNamespaces,
+  withNamespace,
+} from '../../src/sys/namespaces.ts';
+import { identify, isAlive, signal } from '../../src/sys/process-identity.ts';
+
+let dir: string;
+
+beforeEach(() => {
+  dir = realpathSync(mkdtempSync(join(tmpdir(), 'berth-sys-')));
+});
+
+afterEach(() => {
+  const left = listMounts(dir).map((m) => m.mountpoint);
+  for (const mountpoint of left.toReversed()) unmount(mountpoint, { lazy: true });
+  rmSync(dir, { recursive: true, force: true });
+  expect(left).toEqual([]);
+});
+
+/** What this process has open below `root`. */
+function openPathsBelow(root: string): string[] {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${fd}`);
+      return path.startsWith(root) ? [path] : [];
+    } catch {
+      return []; // The descriptor of the listing itself.
+    }
+  });
+}
+
+describe('namespaces', () => {
+  const kinds = ['net', 'uts', 'ipc'] as const;
+  const hostInodes = () => kinds.map((k) => namespaceInode(`/proc/thread-self/ns/${k}`));
+
+  it('pins namespaces that differ from the host’s, runs init inside and comes back', () => {
+    const before = hostInodes();
+    const hostName = hostname();
+    const pins = join(dir, 'pod');
+    pinNamespaces(pins, kinds, () => {
+      setHostname('inside');
+      writeFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', '80');
+    });
+    expect(hostInodes()).toEqual(before);
+    expect(hostname()).toBe(hostName);
+    for (const [i, kind] of kinds.entries()) {
+      const inode = namespaceInode(join(pins, kind));
+      expect(inode).toBeTypeOf('bigint');
+      expect(inode).not.toBe(before[i]);
+    }
+    expect(withNamespace(join(pins, 'uts'), 'uts', hostname)).toBe('inside');
+    const start = '/proc/sys/net/ipv4/ip_unprivileged_port_start';
+    expect(withNamespace(join(pins, 'net'), 'net', () => readFileSync(start, 'utf8'))).toBe('80\n');
+    expect(readFileSync(start, 'utf8')).not.toBe('80\n');
+    expect(interfaceAddresses(join(pins, 'net'))).toMatchObject({
+      lo: [{ address: '127.0.0.1' }, { address: '::1' }],
+    });
+    expect(readNetDev(join(pins, 'net')).find((i) => i.name === 'lo')).toMatchObject({
+      rxBytes: 0n,
+      txBytes: 0n,
+    });
+
+    unpinNamespaces(pins);
+    unpinNamespaces(pins);
+    expect(existsSync(pins)).toBe(false);
+  });
+
+  it('leaves nothing when init throws, and refuses an asynchronous function', () => {
+    const before = hostInodes();
+    const pins = join(dir, 'pod');
+    const failing = () => {
+      throw new Error('no such sysctl');
+    };
+    expect(() => pinNamespaces(pins, kinds, failing)).toThrow('no such sysctl');
+    expect(() => pinNamespaces(pins, kinds, (async () => {}) as () => void)).toThrow(TypeError);
+    expect(hostInodes()).toEqual(before);
+    expect(listMounts(dir)).toEqual([]);
+
+    pinNamespaces(pins, ['net']);
+    expect(() => withNamespace(join(pins, 'net'), 'net', async () => {})).toThrow(TypeError);
+    expect(() => withNamespace(join(pins, 'net'), 'uts', () => {})).toThrow(
+      expect.objectContaining({ code: 'EINVAL' }),
+    );
+    expect(() => pinNamespaces(pins, ['net'])).toThrow(expect.objectContaining({ code: 'EEXIST' }));
+    expect(hostInodes()).toEqual(before);
+    expect(namespaceInode(join(pins, 'net'))).toBeTypeOf('bigint');
+    unpinNamespaces(pins);
+  });
+
+  it('mounts each pin once below a shared parent', () => {
+    // Stands for a /run that systemd has made shared.
+    const run = join(dir, 'run');
+    mkdirSync(run);
+    mount('tmpfs', run, 'tmpfs', 0);
+    mount(null, run, null, MS_SHARED);
+    const pods = join(run, 'ns');
+    prepareNamespaceDir(pods);
+    prepareNamespaceDir(pods);
+    pinNamespaces(join(pods, 'a'), ['net', 'uts']);
+    expect(listMounts(pods).map((m) => m.mountpoint)).toEqual([
+      pods,
+      join(pods, 'a/net'),
+      join(pods, 'a/uts'),
+    ]);
+    unpinNamespaces(join(pods, 'a'));
+    expect(listMounts(pods).map((m) => m.mountpoint)).toEqual([pods]);
+    releaseNamespaceDir(pods);
+    releaseNamespaceDir(pods);
+    expect(existsSync(pods)).toBe(false);
+    unmount(run);
+  });
+});
+
+describe('mounts', () => {
+  it('mounts an overlay of 120 layers with long names, longer than a page of options', () => {
+    const lowerdirs = Array.from({ length: 120 }, (_, i) => {
+      const layer = join(dir, `${i}-${'layer'.repeat(15)}`, 'fs');
+      mkdirSync(layer, { recursive: true });
+      writeFileSync(join(layer, `file-${i}`), `${i}`);
+      writeFileSync(join(layer, 'same'), `${i}`);
+      return layer;
+    });
+    const [upperdir, workdir, target] = ['upper', 'work', 'merged'].map((n) => {
+      mkdirSync(join(dir, n));
+      return join(dir, n);
+    }) as [string, string, string];
+    mountOverlay({ lowerdirs, upperdir, workdir, target });
+    expect(openPathsBelow(dir)).toEqual([]);
+    expect(isMountpoint(target)).toBe(true);
+    expect(readFileSync(join(target, 'file-119'), 'utf8')).toBe('119');
+    expect(readFileSync(join(target, 'same'), 'utf8')).toBe('0');
+    writeFileSync(join(target, 'new'), 'x');
+    expect(readFileSync(join(upperdir, 'new'), 'utf8')).toBe('x');
+    expect(unmount(target)).toBe(true);
+    expect(unmount(target)).toBe(false);
+    expect(unmount(join(dir, 'absent'))).toBe(false);
+  });
+
+  it('mounts short layer lists by name, escaped, and read-only views of one or two layers', () => {
+    const lowerdirs = ['a:b', 'c,d\\e f'].map((n) => {
+      mkdirSync(join(dir, n));
+      writeFileSync(join(dir, n, n), '');
+      return join(dir, n);
+    });
+    const target = join(dir, 'merged');
+    mkdirSync(target);
+    for (const layers of [lowerdirs, lowerdirs.slice(0, 1)]) {
+      mountOverlay({ lowerdirs: layers, target });
+      expect(existsSync(join(target, 'a:b'))).toBe(true);
+      expect(existsSync(join(target, 'c,d\\e f'))).toBe(layers.length === 2);
+      expect(() => writeFileSync(join(target, 'x'), '')).toThrow(expect.objectContaining({ code: 'EROFS' }));
+      unmount(target);
+    }
+  });
+
+  it('names errno, call and path', () => {
+    expect(() => mount('x', join(dir, 'absent'), 'tmpfs', 0)).toThrow(
+      expect.objectContaining({ code: 'ENOENT', syscall: 'mount', path: join(dir, 'absent') }),
+    );
+    expect(() => mount('x', `${dir}\0/etc`, 'tmpfs', 0)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+  });
+});
+
+describe('process identity', () => {
+  it('signals that very process only', async () => {
+    const child = spawn('sleep', ['60'], { stdio: 'ignore' });
+    const exited = once(child, 'exit');
+    const identity = identify(child.pid ?? 0);
+    if (identity === undefined) throw new Error('no identity of a running child');
+    expect(isAlive(identity)).toBe(true);
+    expect(signal({ ...identity, startTime: identity.startTime + 1n }, 'SIGKILL')).toBe(false);
+    expect(signal(identity, 0)).toBe(true);
+    expect(signal(identity, 'SIGKILL')).toBe(true);
+    await exited;
+    expect(isAlive(identity)).toBe(false);
+    expect(signal(identity, 'SIGKILL')).toBe(false);
+  });
+});
