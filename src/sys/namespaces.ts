@@ -79,7 +79,7 @@ export function releaseNamespaceDir(dir: string): void {
  *
  * Everything is synchronous on one thread: namespaces belong to threads, so nothing may be awaited
  * between leaving and coming back. `init` must not start asynchronous work either: libuv's threads, if
- * started by it, would stay in the new namespaces. Takes under a millisecond.
+ * started by it, would stay in the new namespaces. Three kinds take about a millisecond.
  *
  * @throws SyscallError; EEXIST when a pin is already there; TypeError when `init` answers a promise
  */
