@@ -1,0 +1,66 @@
+import { readFileSync, statfsSync } from 'node:fs';
+import { CgroupError } from './io.ts';
+import { parseHierarchies } from './mountinfo.ts';
+import { isSystemdBooted } from './systemd/slice.ts';
+import type { CgroupDriver, CgroupManager, CgroupMode } from './types.ts';
+import { V1Manager } from './v1/manager.ts';
+import { V2Manager } from './v2/manager.ts';
+
+export { CgroupError } from './io.ts';
+export { type CgroupName, type CgroupNameInput, cgroupName } from './naming.ts';
+export { removeIfEmpty } from './tree.ts';
+export type * from './types.ts';
+export { sharesToWeight, weightToShares } from './weight.ts';
+
+/** CGROUP2_SUPER_MAGIC of linux/magic.h. */
+const CGROUP2_MAGIC = 0x63677270;
+
+export interface Cgroups {
+  readonly mode: CgroupMode;
+  /** @throws CgroupError ENOENT when systemd is asked for and does not run this host */
+  manager(driver: CgroupDriver): CgroupManager;
+}
+
+export interface DetectOptions {
+  /** Where the hierarchies are mounted. */
+  readonly root?: string;
+  readonly mountinfoPath?: string;
+  /** File system type as statfs(2) reports it. */
+  readonly fsType?: (path: string) => number;
+}
+
+/**
+ * Finds out once how this host mounts its control groups.
+ * @throws CgroupError ENOENT when none are mounted below the root
+ */
+export function detectCgroups(options: DetectOptions = {}): Cgroups {
+  const { root = '/sys/fs/cgroup', mountinfoPath = '/proc/self/mountinfo' } = options;
+  const fsType = options.fsType ?? ((path: string) => statfsSync(path).type);
+  if (fsType(root) === CGROUP2_MAGIC) {
+    const manager = new V2Manager(root);
+    return { mode: 'v2', manager: (driver) => forDriver(manager, driver) };
+  }
+  const hierarchies = parseHierarchies(readFileSync(mountinfoPath, 'utf8'), root);
+  if (!hierarchies.some((h) => h.version === 1)) {
+    throw new CgroupError('ENOENT', root, `no control groups are mounted at ${root}`);
+  }
+  const manager = new V1Manager(hierarchies);
+  return { mode: manager.mode, manager: (driver) => forDriver(manager, driver) };
+}
+
+function forDriver(manager: CgroupManager, driver: CgroupDriver): CgroupManager {
+  if (driver === 'cgroupfs') return manager;
+  if (!isSystemdBooted()) {
+    throw new CgroupError(
+      'ENOENT',
+      '/run/systemd/system',
+      'cgroup_driver is "systemd", but systemd does not run this host',
+    );
+  }
+  return manager;
+}
+
+/** The driver to use when none is configured: systemd's where systemd owns the tree, else cgroupfs. */
+export function defaultDriver(runDir?: string): CgroupDriver {
+  return isSystemdBooted(runDir) ? 'systemd' : 'cgroupfs';
+}

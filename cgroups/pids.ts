@@ -1,0 +1,19 @@
+import { readOptional, write } from './io.ts';
+import { limited, parseMax, parseUint } from './parse.ts';
+import type { PidsStats, Resources } from './types.ts';
+
+export function stats(dir: string): PidsStats {
+  return {
+    current: parseUint(readOptional(dir, 'pids.current')),
+    limit: limited(parseMax(readOptional(dir, 'pids.max'))),
+  };
+}
+
+export function readResources(dir: string): Resources {
+  return { pidsLimit: parseMax(readOptional(dir, 'pids.max')) };
+}
+
+export async function update(dir: string, r: Resources): Promise<void> {
+  if (r.pidsLimit === undefined) return;
+  await write(dir, 'pids.max', r.pidsLimit < 0n ? 'max' : `${r.pidsLimit}`);
+}

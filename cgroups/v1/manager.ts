@@ -1,0 +1,175 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import * as cpuset from '../cpuset.ts';
+import { CgroupError, readOptional, write, writeOptional } from '../io.ts';
+import { killTree } from '../kill.ts';
+import type { Hierarchy } from '../mountinfo.ts';
+import { normaliseBelowRoot, normalisePath } from '../naming.ts';
+import { parseFlatKeyed } from '../parse.ts';
+import * as pids from '../pids.ts';
+import { psiStats } from '../psi.ts';
+import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
+import type { CgroupManager, CgroupMode, CgroupStats, PsiStats, Resources } from '../types.ts';
+import * as cpu from './cpu.ts';
+import { inheritCpuset } from './cpuset.ts';
+import * as freezer from './freezer.ts';
+import * as hugetlb from './hugetlb.ts';
+import * as io from './io.ts';
+import * as memory from './memory.ts';
+
+/**
+ * Manager of v1 hierarchies, and of the v2 tree mounted beside them on a hybrid host: OCI runtimes
+ * join containers to it, which gives us its cgroup.kill and its pressure files.
+ */
+export class V1Manager implements CgroupManager {
+  readonly mode: CgroupMode;
+  readonly #hierarchies: readonly Hierarchy[];
+  readonly #unified: string | undefined;
+  readonly #mountOf: ReadonlyMap<string, string>;
+
+  constructor(hierarchies: readonly Hierarchy[]) {
+    this.#hierarchies = hierarchies;
+    this.#unified = hierarchies.find((h) => h.version === 2)?.mountpoint;
+    this.mode = this.#unified === undefined ? 'v1' : 'hybrid';
+    this.#mountOf = new Map(hierarchies.flatMap((h) => h.controllers.map((c) => [c, h.mountpoint] as const)));
+  }
+
+  missing(path: string): string[] {
+    return this.#dirs(path).flatMap(({ root, dir }) => missingDirs(root, dir));
+  }
+
+  async create(path: string): Promise<void> {
+    const cpusets = this.#mountOf.get('cpuset');
+    for (const dir of this.missing(path)) {
+      await makeDir(dir);
+      if (cpusets !== undefined && dir.startsWith(`${cpusets}/`)) await inheritCpuset(dir);
+    }
+  }
+
+  async attach(path: string, pid: number): Promise<void> {
+    for (const { dir } of this.#dirs(path)) await write(dir, 'cgroup.procs', `${pid}`);
+  }
+
+  exists(path: string): boolean {
+    const inner = normalisePath(path);
+    return this.#hierarchies.some((h) => existsSync(join(h.mountpoint, inner)));
+  }
+
+  procs(path: string): number[] {
+    // All hierarchies: a privileged container can put a process elsewhere in one of them.
+    return procsOf(this.#dirs(path).map(({ dir }) => dir));
+  }
+
+  stats(path: string): CgroupStats | undefined {
+    if (!this.exists(path)) return undefined;
+    const [memoryDir, pidsDir, ioDir] = ['memory', 'pids', 'blkio'].map((c) => this.#dir(path, c));
+    const none = '/nonexistent';
+    return {
+      timestampNs: BigInt(Date.now()) * 1_000_000n,
+      cpu: cpu.stats(this.#dir(path, 'cpu'), this.#dir(path, 'cpuacct')),
+      memory: memory.stats(memoryDir ?? none),
+      pids: pids.stats(pidsDir ?? none),
+      io: ioDir === undefined ? [] : io.stats(ioDir),
+      psi: this.#psi(path),
+      oomKills: this.oomKills(path),
+    };
+  }
+
+  oomKills(path: string): bigint | undefined {
+    const dir = this.#dir(path, 'memory');
+    return dir === undefined ? undefined : memory.oomKills(dir);
+  }
+
+  readResources(path: string): Resources {
+    const read = (controller: string, from: (dir: string) => Resources): Resources => {
+      const dir = this.#dir(path, controller);
+      return dir === undefined ? {} : from(dir);
+    };
+    return {
+      ...read('cpu', cpu.readResources),
+      ...read('cpuset', cpuset.readResources),
+      ...read('memory', memory.readResources),
+      ...read('pids', pids.readResources),
+    };
+  }
+
+  async update(path: string, r: Resources): Promise<void> {
+    if (r.unified !== undefined && Object.keys(r.unified).length > 0) {
+      throw new CgroupError('EINVAL', path, 'unified resources need cgroup v2; this host has cgroup v1');
+    }
+    const apply = async (
+      controller: string,
+      wanted: boolean,
+      to: (dir: string, r: Resources) => Promise<void>,
+    ) => {
+      if (!wanted) return;
+      const dir = this.#dir(path, controller);
+      if (dir === undefined) {
+        throw new CgroupError(
+          'ENOENT',
+          path,
+          `this host has no cgroup controller "${controller}" to set a limit with`,
+        );
+      }
+      await to(dir, r);
+    };
+    const given = (...values: unknown[]) => values.some((v) => v !== undefined);
+    await apply('cpuset', given(r.cpusetCpus, r.cpusetMems), cpuset.update);
+    await apply('cpu', given(r.cpuShares, r.cpuPeriod, r.cpuQuota), cpu.update);
+    await apply('memory', given(r.memoryLimitBytes, r.memorySwapLimitBytes), memory.update);
+    await apply('pids', given(r.pidsLimit), pids.update);
+    const hugetlbDir = this.#dir(path, 'hugetlb');
+    if (hugetlbDir !== undefined) await hugetlb.update(hugetlbDir, r);
+  }
+
+  async freeze(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
+    const dir = this.#dir(path, 'freezer');
+    if (dir === undefined)
+      throw new CgroupError('ENOENT', path, 'this host has no cgroup controller "freezer"');
+    await freezer.freeze(dir, signal);
+  }
+
+  async thaw(path: string): Promise<void> {
+    const dir = this.#dir(path, 'freezer');
+    if (dir !== undefined) await freezer.thaw(dir);
+  }
+
+  async kill(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
+    const unified = this.#unified === undefined ? undefined : this.#unified + normaliseBelowRoot(path);
+    await killTree(
+      {
+        path,
+        dirs: this.#dirs(path).map(({ dir }) => dir),
+        killAtOnce: async () => {
+          if (unified !== undefined) await writeOptional(unified, 'cgroup.kill', '1');
+        },
+        freeze: () => this.freeze(path, AbortSignal.timeout(200)).catch(() => undefined),
+        thaw: () => this.thaw(path),
+      },
+      signal,
+    );
+  }
+
+  async remove(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
+    await Promise.all(this.#dirs(path).map(({ dir }) => removeTree(dir, signal)));
+  }
+
+  /** Where a cgroup is in each hierarchy, for changing it. */
+  #dirs(path: string): { root: string; dir: string }[] {
+    const inner = normaliseBelowRoot(path);
+    return this.#hierarchies.map((h) => ({ root: h.mountpoint, dir: h.mountpoint + inner }));
+  }
+
+  #dir(path: string, controller: string): string | undefined {
+    const mount = this.#mountOf.get(controller);
+    return mount === undefined ? undefined : join(mount, normalisePath(path));
+  }
+
+  /** Pressure counts only what is in the v2 cgroup, so one without processes says nothing. */
+  #psi(path: string): PsiStats | undefined {
+    if (this.#unified === undefined) return undefined;
+    const dir = join(this.#unified, normalisePath(path));
+    const populated = parseFlatKeyed(readOptional(dir, 'cgroup.events')).get('populated');
+    return populated === 1n ? psiStats(dir) : undefined;
+  }
+}

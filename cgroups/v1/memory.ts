@@ -1,0 +1,93 @@
+import { readOptional, write } from '../io.ts';
+import { parseFlatKeyed, parseUint } from '../parse.ts';
+import { subtree } from '../tree.ts';
+import type { MemoryStats, Resources } from '../types.ts';
+
+const LIMIT = 'memory.limit_in_bytes';
+const SWAP_LIMIT = 'memory.memsw.limit_in_bytes';
+
+/** "No limit" is LONG_MAX rounded down to a page, and pages differ: anything this large is none. */
+const UNLIMITED = 1n << 62n;
+
+function limit(dir: string, file: string): bigint | undefined {
+  const value = parseUint(readOptional(dir, file));
+  return value === undefined || value >= UNLIMITED ? undefined : value;
+}
+
+function atLeast0(value: bigint): bigint {
+  return value < 0n ? 0n : value;
+}
+
+export function stats(dir: string): MemoryStats {
+  const usageBytes = parseUint(readOptional(dir, 'memory.usage_in_bytes'));
+  const limitBytes = limit(dir, LIMIT);
+  const stat = parseFlatKeyed(readOptional(dir, 'memory.stat'));
+  // total_* covers the subtree, as every v2 figure does.
+  const inactive = stat.get('total_inactive_file');
+  const workingSetBytes =
+    usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
+  const withSwap = parseUint(readOptional(dir, 'memory.memsw.usage_in_bytes'));
+  const withSwapLimit = withSwap === undefined ? undefined : limit(dir, SWAP_LIMIT);
+  return {
+    usageBytes,
+    limitBytes,
+    workingSetBytes,
+    rssBytes: stat.get('total_rss'),
+    cacheBytes: stat.get('total_cache'),
+    availableBytes:
+      limitBytes === undefined || workingSetBytes === undefined
+        ? undefined
+        : atLeast0(limitBytes - workingSetBytes),
+    pageFaults: stat.get('total_pgfault'),
+    majorPageFaults: stat.get('total_pgmajfault'),
+    // memsw counts memory and swap together.
+    swapUsageBytes:
+      withSwap === undefined || usageBytes === undefined ? undefined : atLeast0(withSwap - usageBytes),
+    swapLimitBytes:
+      withSwapLimit === undefined || limitBytes === undefined
+        ? undefined
+        : atLeast0(withSwapLimit - limitBytes),
+  };
+}
+
+/** v1 counts a kill only in the victim's own cgroup, so the subtree is summed. Since kernel 4.13. */
+export function oomKills(dir: string): bigint | undefined {
+  let total: bigint | undefined;
+  for (const d of subtree(dir)) {
+    const own = parseFlatKeyed(readOptional(d, 'memory.oom_control')).get('oom_kill');
+    if (own !== undefined) total = (total ?? 0n) + own;
+  }
+  return total;
+}
+
+export function readResources(dir: string): Resources {
+  const orUnlimited = (file: string) => {
+    const value = parseUint(readOptional(dir, file));
+    return value !== undefined && value >= UNLIMITED ? -1n : value;
+  };
+  return { memoryLimitBytes: orUnlimited(LIMIT), memorySwapLimitBytes: orUnlimited(SWAP_LIMIT) };
+}
+
+/**
+ * The kernel holds memory.limit ≤ memsw.limit after every single write, so memsw goes first when
+ * growing and last when shrinking. Shrinking below what cannot be reclaimed fails with EBUSY.
+ */
+export async function update(dir: string, r: Resources): Promise<void> {
+  const memory = r.memoryLimitBytes;
+  const current = parseUint(readOptional(dir, SWAP_LIMIT));
+  // Without swap accounting the file is missing and there is nothing to limit.
+  const swap =
+    current === undefined ? undefined : (r.memorySwapLimitBytes ?? impliedSwap(dir, memory, current));
+  const growing = swap !== undefined && current !== undefined && (swap < 0n || swap > current);
+  if (swap !== undefined && growing) await write(dir, SWAP_LIMIT, `${swap}`);
+  if (memory !== undefined) await write(dir, LIMIT, `${memory}`);
+  if (swap !== undefined && !growing) await write(dir, SWAP_LIMIT, `${swap}`);
+}
+
+/** The memsw limit that must change along with memory alone, keeping the allowance of swap as it was. */
+function impliedSwap(dir: string, memory: bigint | undefined, current: bigint): bigint | undefined {
+  if (memory === undefined) return undefined;
+  if (memory < 0n) return -1n;
+  if (memory <= current) return undefined;
+  return memory + atLeast0(current - (parseUint(readOptional(dir, LIMIT)) ?? current));
+}

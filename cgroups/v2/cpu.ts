@@ -1,0 +1,42 @@
+import { readOptional, write } from '../io.ts';
+import { parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
+import type { CpuStats, Resources } from '../types.ts';
+import { sharesToWeight, weightToShares } from '../weight.ts';
+
+/** cpu.stat has usage even where the cpu controller is not enabled; the nr_* lines only where it is. */
+export function stats(dir: string): CpuStats {
+  const stat = parseFlatKeyed(readOptional(dir, 'cpu.stat'));
+  const ns = (key: string) => {
+    const usec = stat.get(key);
+    return usec === undefined ? undefined : usec * 1000n;
+  };
+  return {
+    usageNs: ns('usage_usec'),
+    userNs: ns('user_usec'),
+    systemNs: ns('system_usec'),
+    nrPeriods: stat.get('nr_periods'),
+    nrThrottled: stat.get('nr_throttled'),
+    throttledNs: ns('throttled_usec'),
+  };
+}
+
+export function readResources(dir: string): Resources {
+  const weight = parseUint(readOptional(dir, 'cpu.weight'));
+  const [quota, period] = (readOptional(dir, 'cpu.max') ?? '').trim().split(' ');
+  return {
+    // 0 is what cpu.weight reads as when cpu.idle is set.
+    cpuShares: weight === undefined ? undefined : weightToShares(weight),
+    cpuQuota: parseMax(quota),
+    cpuPeriod: parseUint(period),
+  };
+}
+
+export async function update(dir: string, r: Resources): Promise<void> {
+  if (r.cpuShares !== undefined) await write(dir, 'cpu.weight', `${sharesToWeight(r.cpuShares)}`);
+  if (r.cpuQuota === undefined && r.cpuPeriod === undefined) return;
+  const now = readResources(dir);
+  const quota = r.cpuQuota ?? now.cpuQuota ?? -1n;
+  const period = r.cpuPeriod ?? now.cpuPeriod;
+  const parts = [quota < 0n ? 'max' : `${quota}`, ...(period === undefined ? [] : [`${period}`])];
+  await write(dir, 'cpu.max', parts.join(' '));
+}

@@ -1,0 +1,146 @@
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import * as cpuset from '../cpuset.ts';
+import { errnoOf, readOptional, write, writeOptional } from '../io.ts';
+import { killTree } from '../kill.ts';
+import { normaliseBelowRoot, normalisePath } from '../naming.ts';
+import * as pids from '../pids.ts';
+import { psiStats } from '../psi.ts';
+import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
+import type { CgroupManager, CgroupStats, Resources } from '../types.ts';
+import * as cpu from './cpu.ts';
+import * as freezer from './freezer.ts';
+import * as hugetlb from './hugetlb.ts';
+import * as io from './io.ts';
+import * as memory from './memory.ts';
+import * as unified from './unified.ts';
+
+/** Manager of the unified hierarchy mounted at `root`. */
+export class V2Manager implements CgroupManager {
+  readonly mode = 'v2';
+  readonly #root: string;
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  missing(path: string): string[] {
+    return missingDirs(this.#root, this.#own(path));
+  }
+
+  async create(path: string): Promise<void> {
+    const dir = this.#own(path);
+    const made = this.missing(path);
+    for (const d of made) {
+      await enableControllers(dirname(d));
+      await makeDir(d);
+    }
+    if (made.length === 0) await makeDir(dir);
+  }
+
+  async attach(path: string, pid: number): Promise<void> {
+    await write(this.#own(path), 'cgroup.procs', `${pid}`);
+  }
+
+  exists(path: string): boolean {
+    return existsSync(this.#dir(path));
+  }
+
+  procs(path: string): number[] {
+    return procsOf([this.#dir(path)]);
+  }
+
+  stats(path: string): CgroupStats | undefined {
+    const dir = this.#dir(path);
+    if (!existsSync(dir)) return undefined;
+    return {
+      timestampNs: BigInt(Date.now()) * 1_000_000n,
+      cpu: cpu.stats(dir),
+      memory: memory.stats(dir),
+      pids: pids.stats(dir),
+      io: io.stats(dir),
+      psi: psiStats(dir),
+      oomKills: memory.oomKills(dir),
+    };
+  }
+
+  oomKills(path: string): bigint | undefined {
+    return memory.oomKills(this.#dir(path));
+  }
+
+  readResources(path: string): Resources {
+    const dir = this.#dir(path);
+    return {
+      ...cpu.readResources(dir),
+      ...cpuset.readResources(dir),
+      ...memory.readResources(dir),
+      ...pids.readResources(dir),
+    };
+  }
+
+  async update(path: string, r: Resources): Promise<void> {
+    const dir = this.#own(path);
+    if (r.unified !== undefined) unified.checkUnified(r.unified);
+    for (const controller of [cpuset, cpu, memory, pids, hugetlb]) await controller.update(dir, r);
+    if (r.unified !== undefined) await unified.update(dir, r.unified);
+  }
+
+  async freeze(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
+    await freezer.freeze(this.#own(path), signal);
+  }
+
+  async thaw(path: string): Promise<void> {
+    await freezer.thaw(this.#own(path));
+  }
+
+  async kill(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
+    const dir = this.#own(path);
+    await killTree(
+      {
+        path,
+        dirs: [dir],
+        // Since kernel 5.14; it catches forks too. Without it the loop does the work.
+        killAtOnce: async () => {
+          await writeOptional(dir, 'cgroup.kill', '1');
+        },
+        freeze: () => freezer.freeze(dir, AbortSignal.timeout(200)).catch(() => undefined),
+        thaw: () => freezer.thaw(dir),
+      },
+      signal,
+    );
+  }
+
+  async remove(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
+    await removeTree(this.#own(path), signal);
+  }
+
+  #dir(path: string): string {
+    return join(this.#root, normalisePath(path));
+  }
+
+  /** Like #dir, for changing the cgroup. */
+  #own(path: string): string {
+    return this.#root + normaliseBelowRoot(path);
+  }
+}
+
+/** How the kernel refuses to enable a controller: see the rules of cgroup-v2.rst on internal processes and threads. */
+const REFUSALS = new Set(['EBUSY', 'EOPNOTSUPP', 'EINVAL', 'ENOENT']);
+
+/**
+ * Hands every controller that a cgroup has to its children. One write each: the kernel refuses a
+ * combined write as a whole, and a single controller may be refused (EBUSY in a cgroup with processes
+ * of its own) that the limits at hand do not need.
+ */
+async function enableControllers(dir: string): Promise<void> {
+  const available = (readOptional(dir, 'cgroup.controllers') ?? '').trim().split(/\s+/);
+  const enabled = new Set((readOptional(dir, 'cgroup.subtree_control') ?? '').trim().split(/\s+/));
+  for (const controller of available) {
+    if (controller === '' || enabled.has(controller)) continue;
+    try {
+      await writeOptional(dir, 'cgroup.subtree_control', `+${controller}`);
+    } catch (e) {
+      if (!REFUSALS.has(errnoOf(e) ?? '')) throw e;
+    }
+  }
+}

@@ -1,0 +1,92 @@
+import { join } from 'node:path';
+import { CgroupError, readOptional, write, writeOptional } from '../io.ts';
+import { limited, parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
+import type { MemoryStats, Resources } from '../types.ts';
+
+function atLeast0(value: bigint): bigint {
+  return value < 0n ? 0n : value;
+}
+
+export function stats(dir: string): MemoryStats {
+  const usageBytes = parseUint(readOptional(dir, 'memory.current'));
+  const limitBytes = limited(parseMax(readOptional(dir, 'memory.max')));
+  const stat = parseFlatKeyed(readOptional(dir, 'memory.stat'));
+  const inactive = stat.get('inactive_file');
+  const workingSetBytes =
+    usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
+  return {
+    usageBytes,
+    limitBytes,
+    workingSetBytes,
+    rssBytes: stat.get('anon'),
+    cacheBytes: stat.get('file'),
+    availableBytes:
+      limitBytes === undefined || workingSetBytes === undefined
+        ? undefined
+        : atLeast0(limitBytes - workingSetBytes),
+    pageFaults: stat.get('pgfault'),
+    majorPageFaults: stat.get('pgmajfault'),
+    swapUsageBytes: parseUint(readOptional(dir, 'memory.swap.current')),
+    swapLimitBytes: limited(parseMax(readOptional(dir, 'memory.swap.max'))),
+  };
+}
+
+/** memory.events counts the whole subtree, and a group kill once for each victim. */
+export function oomKills(dir: string): bigint | undefined {
+  return parseFlatKeyed(readOptional(dir, 'memory.events')).get('oom_kill');
+}
+
+export function readResources(dir: string): Resources {
+  const memory = parseMax(readOptional(dir, 'memory.max'));
+  const swap = parseMax(readOptional(dir, 'memory.swap.max'));
+  const sum = swap === undefined || memory === undefined ? undefined : swap + memory;
+  return {
+    memoryLimitBytes: memory,
+    memorySwapLimitBytes: swap === -1n || memory === -1n ? -1n : sum,
+  };
+}
+
+/**
+ * Swap alone (v2) from memory plus swap (OCI, CRI); -1n is unlimited.
+ * @param memory the memory limit that will hold, undefined when unlimited
+ * @throws CgroupError EINVAL when the sum is smaller than memory alone
+ */
+export function swapOnly(path: string, memory: bigint | undefined, sum: bigint): bigint {
+  if (sum < 0n) return -1n;
+  if (memory === undefined || memory < 0n) return sum;
+  if (sum < memory) {
+    throw new CgroupError(
+      'EINVAL',
+      path,
+      `memory_swap_limit_in_bytes ${sum} counts memory and swap, so it cannot be below the memory limit ${memory}`,
+    );
+  }
+  return sum - memory;
+}
+
+/**
+ * Refuses a limit below what is in use, as the v1 kernel does: v2 would take it and OOM-kill. File pages
+ * that can be dropped at once do not count.
+ */
+function checkFits(dir: string, limit: bigint): void {
+  const { workingSetBytes } = stats(dir);
+  if (workingSetBytes === undefined || workingSetBytes <= limit) return;
+  throw new CgroupError(
+    'EBUSY',
+    join(dir, 'memory.max'),
+    `cannot set a memory limit of ${limit} bytes: more is in use than that`,
+  );
+}
+
+/** Swap before memory: a smaller memory.max may push pages into swap that is to be allowed first. */
+export async function update(dir: string, r: Resources): Promise<void> {
+  const memory = r.memoryLimitBytes;
+  if (memory !== undefined && memory >= 0n) checkFits(dir, memory);
+  const sum = r.memorySwapLimitBytes ?? (memory === -1n ? -1n : undefined);
+  if (sum !== undefined) {
+    const swap = swapOnly(dir, memory ?? limited(parseMax(readOptional(dir, 'memory.max'))), sum);
+    // Missing where the kernel does not account swap: nothing to limit then.
+    await writeOptional(dir, 'memory.swap.max', swap < 0n ? 'max' : `${swap}`);
+  }
+  if (memory !== undefined) await write(dir, 'memory.max', memory < 0n ? 'max' : `${memory}`);
+}
