@@ -1,19 +1,25 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  readSync,
   realpathSync,
   rmSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as setImmediatePromise } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { EPOLLIN, eventfd } from '../../src/sys/epoll.ts';
 import { isMountpoint, listMounts, MS_SHARED, mount, mountOverlay, unmount } from '../../src/sys/mount.ts';
 import {
   interfaceAddresses,
@@ -26,7 +32,11 @@ import {
   unpinNamespaces,
   withNamespace,
 } from '../../src/sys/namespaces.ts';
+import { Poller } from '../../src/sys/poller.ts';
 import { identify, isAlive, signal } from '../../src/sys/process-identity.ts';
+
+const pollerModule = new URL('../../src/sys/poller.ts', import.meta.url).href;
+const identityModule = new URL('../../src/sys/process-identity.ts', import.meta.url).href;
 
 let dir: string;
 
@@ -198,5 +208,91 @@ describe('process identity', () => {
     await exited;
     expect(isAlive(identity)).toBe(false);
     expect(signal(identity, 'SIGKILL')).toBe(false);
+  });
+});
+
+describe('poller', () => {
+  let poller: Poller;
+  beforeEach(() => {
+    poller = new Poller();
+  });
+  afterEach(async () => {
+    await poller.close();
+    await poller.close();
+  });
+
+  /** A process whose parent is gone: not our child, so only a pidfd tells of its end. */
+  async function startOrphan(): Promise<number> {
+    const { stdout } = await promisify(execFile)('sh', ['-c', 'sleep 60 >/dev/null 2>&1 & echo $!']);
+    return Number(stdout);
+  }
+
+  const fdCount = () => readdirSync('/proc/self/fd').length;
+
+  it('sees the exit of a process that is not a child', async () => {
+    const before = fdCount();
+    const pid = await startOrphan();
+    const identity = identify(pid);
+    if (identity === undefined) throw new Error('the orphan is gone');
+    const seen = poller.watchExit(identity);
+    expect(await Promise.race([seen.then(() => 'exited'), setImmediatePromise('alive')])).toBe('alive');
+    expect(signal(identity, 'SIGKILL')).toBe(true);
+    await seen;
+    expect(isAlive(identity)).toBe(false);
+    await poller.watchExit(identity);
+    await poller.watchExit({ pid: process.pid, startTime: 1n });
+    expect(fdCount()).toBe(before);
+  });
+
+  it('stops watching when aborted or closed', async () => {
+    const self = identify(process.pid);
+    if (self === undefined) throw new Error('no identity of this process');
+    const abort = new AbortController();
+    const aborted = poller.watchExit(self, { signal: abort.signal });
+    abort.abort(new Error('enough'));
+    await expect(aborted).rejects.toThrow('enough');
+    const closed = poller.watchExit(self);
+    await Promise.all([expect(closed).rejects.toThrow('closed'), poller.close()]);
+    expect(() => poller.add(0, EPOLLIN, () => {})).toThrow('closed');
+  });
+
+  it('reports again what was left unread, and nothing after remove', async () => {
+    const fd = eventfd();
+    const { promise: third, resolve } = Promise.withResolvers<void>();
+    let calls = 0;
+    poller.add(fd, EPOLLIN, (events) => {
+      expect(events).toBe(EPOLLIN);
+      calls++;
+      if (calls < 3) return;
+      poller.remove(fd);
+      resolve();
+    });
+    expect(() => poller.add(fd, EPOLLIN, () => {})).toThrow(expect.objectContaining({ code: 'EEXIST' }));
+    writeSync(fd, new BigUint64Array([1n]));
+    await third;
+    poller.remove(fd);
+
+    // The same descriptor, still readable, for another user: the first callback is not called again.
+    await new Promise<void>((done) => {
+      poller.add(fd, EPOLLIN, () => {
+        readSync(fd, Buffer.alloc(8));
+        done();
+      });
+    });
+    expect(calls).toBe(3);
+    poller.remove(fd);
+    closeSync(fd);
+  });
+
+  it('lets the process exit while it waits', async () => {
+    const code = `import { Poller } from ${JSON.stringify(pollerModule)};
+      import { identify } from ${JSON.stringify(identityModule)};
+      void new Poller().watchExit(identify(process.pid));
+      process.stdout.write('watching');
+      if (process.argv[1] === 'exit') setImmediate(() => process.exit(3));`;
+    const run = (how: string) =>
+      promisify(execFile)(process.execPath, ['--input-type=module', '-e', code, how], { timeout: 20_000 });
+    expect((await run('end')).stdout).toBe('watching');
+    await expect(run('exit')).rejects.toMatchObject({ code: 3, stdout: 'watching' });
   });
 });
