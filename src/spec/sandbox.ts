@@ -1,0 +1,102 @@
+import type { Resources } from '../../cgroups/types.ts';
+import type { SandboxConfig } from '../sandbox/config.ts';
+import { sandboxAnnotations } from './annotations.ts';
+import { noCapabilities } from './capabilities.ts';
+import type { HostFacts } from './host.ts';
+import { type NamespacePaths, specNamespaces } from './namespaces.ts';
+import { oomScoreAdj } from './process.ts';
+import { specResources } from './resources.ts';
+import { resolveSeccomp, type SeccompProfile } from './seccomp.ts';
+import { podSysctls } from './sysctl.ts';
+import { OCI_VERSION, type Spec } from './types.ts';
+import { checkId } from './user.ts';
+
+/** Dies last of a pod: without it the kernel would take the pod's PID namespace down (kubelet's figure). */
+const PAUSE_OOM_SCORE_ADJ = -998;
+
+/** The least that the kernel knows: the pause program sleeps. */
+const PAUSE_CPU_SHARES = 2n;
+
+/** Owner of the pause process when the pod names no user: nobody's id, the one of Kubernetes' pause image. */
+const PAUSE_ID = 65_535;
+
+const PAUSE_PATH = '/pause';
+
+/** What the pause container's spec is made from. */
+export interface SandboxSpecInput {
+  id: string;
+  config: SandboxConfig;
+  /** Pinned namespaces; leave out those that the pod shares with the node. */
+  namespaces: NamespacePaths;
+  /** In the form that the OCI runtime expects for the cgroup driver in use. */
+  cgroupsPath: string;
+  /** Static program of the host that sleeps and reaps when called with `-P`. */
+  pauseBinary: string;
+  /** Absolute; a directory with mode 0755, empty at first: the OCI runtime makes mount points in it. */
+  rootfs: string;
+  /** Limits of the pause container itself, on top of its own small share of CPU. */
+  resources?: Resources;
+  host: HostFacts;
+  /** From `loadSeccomp`; undefined: no filter. */
+  seccomp: SeccompProfile | undefined;
+}
+
+/**
+ * The spec of a pod's pause container: no capability, no writable file, no user of rank. It holds a PID
+ * namespace of its own unless the pod uses the node's; whether containers join that is theirs to say.
+ *
+ * Throws `invalid` for sysctls that are not the pod's own and for ids out of range.
+ */
+export function buildSandboxSpec(input: SandboxSpecInput): Spec {
+  const { config, namespaces, host } = input;
+  const sc = config.security;
+  const field = 'config.linux.security_context';
+  const uid = sc.runAsUser === undefined ? PAUSE_ID : checkId(sc.runAsUser, `${field}.run_as_user`);
+  const gid = sc.runAsGroup === undefined ? PAUSE_ID : checkId(sc.runAsGroup, `${field}.run_as_group`);
+  const own = { network: namespaces.net !== undefined, ipc: namespaces.ipc !== undefined };
+  const sysctl = podSysctls(config.sysctls, own);
+  const safe = ['nosuid', 'noexec', 'nodev', 'ro'];
+  return {
+    ociVersion: OCI_VERSION,
+    process: {
+      terminal: false,
+      user: { uid, gid, additionalGids: [gid] },
+      args: [PAUSE_PATH, '-P'],
+      env: ['PATH=/'],
+      cwd: '/',
+      capabilities: noCapabilities(),
+      noNewPrivileges: true,
+      oomScoreAdj: oomScoreAdj(PAUSE_OOM_SCORE_ADJ, host.minOomScoreAdj),
+    },
+    root: { path: input.rootfs, readonly: true },
+    // Only with a UTS namespace of the pod's: setting it would otherwise rename the node.
+    ...(namespaces.uts !== undefined && config.hostname !== '' ? { hostname: config.hostname } : {}),
+    mounts: [
+      { destination: '/proc', type: 'proc', source: 'proc', options: safe },
+      {
+        destination: '/dev',
+        type: 'tmpfs',
+        source: 'tmpfs',
+        options: ['nosuid', 'noexec', 'mode=755', 'size=64k'],
+      },
+      {
+        destination: PAUSE_PATH,
+        type: 'bind',
+        source: input.pauseBinary,
+        options: ['bind', 'rprivate', 'ro', 'nosuid', 'nodev'],
+      },
+    ],
+    annotations: sandboxAnnotations(input.id, config),
+    linux: {
+      namespaces: specNamespaces(namespaces, sc.namespaces.pid === 'node' ? 'node' : 'new', false),
+      cgroupsPath: input.cgroupsPath,
+      resources: specResources(
+        { cpuShares: PAUSE_CPU_SHARES, ...input.resources },
+        [{ allow: false, access: 'rwm' }],
+        host,
+      ),
+      ...(Object.keys(sysctl).length > 0 ? { sysctl } : {}),
+      ...(input.seccomp ? { seccomp: resolveSeccomp(input.seccomp, [], host) } : {}),
+    },
+  };
+}
