@@ -2,6 +2,7 @@ import { readFileSync, statfsSync } from 'node:fs';
 import { CgroupError } from './io.ts';
 import { parseHierarchies } from './mountinfo.ts';
 import { isSystemdBooted } from './systemd/slice.ts';
+import { systemdUnits, type Units } from './systemd/units.ts';
 import type { CgroupDriver, CgroupManager, CgroupMode } from './types.ts';
 import { V1Manager } from './v1/manager.ts';
 import { V2Manager } from './v2/manager.ts';
@@ -37,27 +38,26 @@ export function detectCgroups(options: DetectOptions = {}): Cgroups {
   const { root = '/sys/fs/cgroup', mountinfoPath = '/proc/self/mountinfo' } = options;
   const fsType = options.fsType ?? ((path: string) => statfsSync(path).type);
   if (fsType(root) === CGROUP2_MAGIC) {
-    const manager = new V2Manager(root);
-    return { mode: 'v2', manager: (driver) => forDriver(manager, driver) };
+    return { mode: 'v2', manager: (driver) => new V2Manager(root, unitsFor(driver)) };
   }
   const hierarchies = parseHierarchies(readFileSync(mountinfoPath, 'utf8'), root);
   if (!hierarchies.some((h) => h.version === 1)) {
     throw new CgroupError('ENOENT', root, `no control groups are mounted at ${root}`);
   }
-  const manager = new V1Manager(hierarchies);
-  return { mode: manager.mode, manager: (driver) => forDriver(manager, driver) };
+  const mode = hierarchies.some((h) => h.version === 2) ? 'hybrid' : 'v1';
+  return { mode, manager: (driver) => new V1Manager(hierarchies, unitsFor(driver)) };
 }
 
-function forDriver(manager: CgroupManager, driver: CgroupDriver): CgroupManager {
-  if (driver === 'cgroupfs') return manager;
+function unitsFor(driver: CgroupDriver): Units | undefined {
+  if (driver === 'cgroupfs') return undefined;
   if (!isSystemdBooted()) {
     throw new CgroupError(
       'ENOENT',
       '/run/systemd/system',
-      'cgroup_driver is "systemd", but systemd does not run this host',
+      'cgroup_driver is "systemd", but systemd does not run this host; set it to "cgroupfs"',
     );
   }
-  return manager;
+  return systemdUnits();
 }
 
 /** The driver to use when none is configured: systemd's where systemd owns the tree, else cgroupfs. */

@@ -125,9 +125,14 @@ export interface CgroupStats {
  */
 export interface CgroupManager {
   readonly mode: CgroupMode;
-  /** Directories that {@link create} would make, outermost first, to be recorded before making them. */
+  /**
+   * Directories that {@link create}, or an OCI runtime given the path, would make; parents before
+   * children, in all hierarchies. To be recorded before they are made, so that removeIfEmpty can take
+   * away those and no others. None under the systemd driver: slices and scopes are systemd's to make
+   * and to remove.
+   */
   missing(path: string): string[];
-  /** Makes the cgroup in every hierarchy, ready for processes; what exists stays as it is. */
+  /** Makes what is {@link missing}, ready for processes; what exists stays as it is. */
   create(path: string): Promise<void>;
   /** Puts a process into the cgroup, in every hierarchy. */
   attach(path: string, pid: number): Promise<void>;
@@ -143,7 +148,8 @@ export interface CgroupManager {
   oomKills(path: string): bigint | undefined;
   readResources(path: string): Resources;
   /**
-   * Writes the given limits in an order the kernel accepts when growing and when shrinking.
+   * Writes the given limits in an order the kernel accepts when growing and when shrinking; under the
+   * systemd driver systemd is told as well.
    * Fails with EBUSY when the memory in use does not fit under a new limit.
    */
   update(path: string, resources: Resources): Promise<void>;

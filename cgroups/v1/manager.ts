@@ -8,6 +8,8 @@ import { normaliseBelowRoot, normalisePath } from '../naming.ts';
 import { parseFlatKeyed } from '../parse.ts';
 import * as pids from '../pids.ts';
 import { psiStats } from '../psi.ts';
+import { v1Properties } from '../systemd/properties.ts';
+import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
 import type { CgroupManager, CgroupMode, CgroupStats, PsiStats, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
@@ -26,15 +28,19 @@ export class V1Manager implements CgroupManager {
   readonly #hierarchies: readonly Hierarchy[];
   readonly #unified: string | undefined;
   readonly #mountOf: ReadonlyMap<string, string>;
+  readonly #units: Units | undefined;
 
-  constructor(hierarchies: readonly Hierarchy[]) {
+  /** @param units given with the systemd driver */
+  constructor(hierarchies: readonly Hierarchy[], units?: Units) {
     this.#hierarchies = hierarchies;
+    this.#units = units;
     this.#unified = hierarchies.find((h) => h.version === 2)?.mountpoint;
     this.mode = this.#unified === undefined ? 'v1' : 'hybrid';
     this.#mountOf = new Map(hierarchies.flatMap((h) => h.controllers.map((c) => [c, h.mountpoint] as const)));
   }
 
   missing(path: string): string[] {
+    if (this.#units !== undefined) return [];
     return this.#dirs(path).flatMap(({ root, dir }) => missingDirs(root, dir));
   }
 
@@ -114,6 +120,7 @@ export class V1Manager implements CgroupManager {
       await to(dir, r);
     };
     const given = (...values: unknown[]) => values.some((v) => v !== undefined);
+    await this.#units?.set(path, v1Properties(r, this.readResources(path)));
     await apply('cpuset', given(r.cpusetCpus, r.cpusetMems), cpuset.update);
     await apply('cpu', given(r.cpuShares, r.cpuPeriod, r.cpuQuota), cpu.update);
     await apply('memory', given(r.memoryLimitBytes, r.memorySwapLimitBytes), memory.update);

@@ -6,6 +6,8 @@ import { killTree } from '../kill.ts';
 import { normaliseBelowRoot, normalisePath } from '../naming.ts';
 import * as pids from '../pids.ts';
 import { psiStats } from '../psi.ts';
+import { v2Properties } from '../systemd/properties.ts';
+import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
 import type { CgroupManager, CgroupStats, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
@@ -19,23 +21,24 @@ import * as unified from './unified.ts';
 export class V2Manager implements CgroupManager {
   readonly mode = 'v2';
   readonly #root: string;
+  readonly #units: Units | undefined;
 
-  constructor(root: string) {
+  /** @param units given with the systemd driver */
+  constructor(root: string, units?: Units) {
     this.#root = root;
+    this.#units = units;
   }
 
   missing(path: string): string[] {
+    if (this.#units !== undefined) return [];
     return missingDirs(this.#root, this.#own(path));
   }
 
   async create(path: string): Promise<void> {
-    const dir = this.#own(path);
-    const made = this.missing(path);
-    for (const d of made) {
-      await enableControllers(dirname(d));
-      await makeDir(d);
+    for (const dir of this.missing(path)) {
+      await enableControllers(dirname(dir));
+      await makeDir(dir);
     }
-    if (made.length === 0) await makeDir(dir);
   }
 
   async attach(path: string, pid: number): Promise<void> {
@@ -81,6 +84,9 @@ export class V2Manager implements CgroupManager {
   async update(path: string, r: Resources): Promise<void> {
     const dir = this.#own(path);
     if (r.unified !== undefined) unified.checkUnified(r.unified);
+    // systemd writes its limits at once, so what would OOM-kill is refused before it hears of it.
+    memory.checkFits(dir, r);
+    await this.#units?.set(path, v2Properties(r, this.readResources(path)));
     for (const controller of [cpuset, cpu, memory, pids, hugetlb]) await controller.update(dir, r);
     if (r.unified !== undefined) await unified.update(dir, r.unified);
   }

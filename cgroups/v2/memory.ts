@@ -67,8 +67,11 @@ export function swapOnly(path: string, memory: bigint | undefined, sum: bigint):
 /**
  * Refuses a limit below what is in use, as the v1 kernel does: v2 would take it and OOM-kill. File pages
  * that can be dropped at once do not count.
+ * @throws CgroupError EBUSY
  */
-function checkFits(dir: string, limit: bigint): void {
+export function checkFits(dir: string, r: Resources): void {
+  const limit = r.memoryLimitBytes;
+  if (limit === undefined || limit < 0n) return;
   const { workingSetBytes } = stats(dir);
   if (workingSetBytes === undefined || workingSetBytes <= limit) return;
   throw new CgroupError(
@@ -78,10 +81,12 @@ function checkFits(dir: string, limit: bigint): void {
   );
 }
 
-/** Swap before memory: a smaller memory.max may push pages into swap that is to be allowed first. */
+/**
+ * Swap before memory: a smaller memory.max may push pages into swap that is to be allowed first.
+ * The caller has asked {@link checkFits}.
+ */
 export async function update(dir: string, r: Resources): Promise<void> {
   const memory = r.memoryLimitBytes;
-  if (memory !== undefined && memory >= 0n) checkFits(dir, memory);
   const sum = r.memorySwapLimitBytes ?? (memory === -1n ? -1n : undefined);
   if (sum !== undefined) {
     const swap = swapOnly(dir, memory ?? limited(parseMax(readOptional(dir, 'memory.max'))), sum);
