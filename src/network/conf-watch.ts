@@ -50,12 +50,12 @@ export class ConfWatcher {
    * on disk when it was made.
    */
   async refresh(): Promise<ConfState> {
-    if (this.#reading === undefined) {
+    if (this.#reading === undefined && this.#next === undefined) {
       this.#reading = this.#read();
       await this.#reading;
     } else {
       // The look under way may have passed the file that this caller knows of.
-      this.#next ??= this.#reading.then(() => {
+      this.#next ??= Promise.resolve(this.#reading).then(() => {
         this.#next = undefined;
         this.#reading = this.#read();
         return this.#reading;

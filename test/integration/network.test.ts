@@ -194,6 +194,20 @@ describe('bridge, host-local and portmap', () => {
     expect(await leases()).toEqual([]);
   });
 
+  it('limits the bandwidth that annotations ask for', async () => {
+    await configure('10-net.conflist', [
+      bridgeConf(ranges4),
+      { type: 'bandwidth', capabilities: { bandwidth: true } },
+    ]);
+    const { cni } = setUp();
+    const annotations = { 'kubernetes.io/ingress-bandwidth': '10M', 'kubernetes.io/egress-bandwidth': '3M' };
+    const added = await cni.add(await cni.prepare(pod({ annotations })));
+    const limits = [...(await inNode('tc', 'qdisc')).matchAll(/tbf .* rate (\w+)/g)];
+    expect(limits.map(([, rate]) => rate).toSorted()).toEqual(['10Mbit', '3Mbit']);
+    await cni.del(added);
+    expect(await inNode('tc', 'qdisc')).not.toContain('tbf');
+  });
+
   it('checks that a pod is still attached', async () => {
     await configure('10-net.conflist', [bridgeConf(ranges4)]);
     const { cni } = setUp();
