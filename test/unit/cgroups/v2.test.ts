@@ -1,0 +1,170 @@
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type CgroupManager, detectCgroups } from '../../../cgroups/index.ts';
+
+const fixture = fileURLToPath(new URL('../../fixtures/cgroup-v2-from-docs', import.meta.url));
+const CGROUP2 = 0x63677270;
+let root = '';
+let manager: CgroupManager;
+
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'berth-cgroup2-'));
+  cpSync(fixture, root, { recursive: true });
+  const cgroups = detectCgroups({ root, mountinfoPath: '/nonexistent', fsType: () => CGROUP2 });
+  expect(cgroups.mode).toBe('v2');
+  manager = cgroups.manager('cgroupfs');
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+const file = (name: string) => readFileSync(join(root, name), 'utf8');
+const put = (name: string, text: string) => writeFileSync(join(root, name), text);
+
+describe('stats', () => {
+  it('of a cgroup with limits', () => {
+    const stats = manager.stats('/pod');
+    expect(stats).toMatchObject({
+      cpu: {
+        usageNs: 9_007_199_254_740_993_000n,
+        userNs: 9_007_199_254_000_000_000n,
+        systemNs: 740_993_000n,
+        nrPeriods: 120n,
+        nrThrottled: 30n,
+        throttledNs: 4_500_000_000n,
+      },
+      memory: {
+        usageBytes: 209_715_200n,
+        limitBytes: 268_435_456n,
+        workingSetBytes: 209_715_200n - 83_886_080n,
+        rssBytes: 104_857_600n,
+        cacheBytes: 94_371_840n,
+        availableBytes: 268_435_456n - (209_715_200n - 83_886_080n),
+        pageFaults: 51_234n,
+        majorPageFaults: 12n,
+        swapUsageBytes: 1_048_576n,
+        swapLimitBytes: 134_217_728n,
+      },
+      pids: { current: 5n, limit: 1024n },
+      io: [
+        { major: 8, minor: 16, readBytes: 1_459_200n, writeBytes: 314_773_504n, reads: 192n, writes: 353n },
+        { major: 8, minor: 0, readBytes: 90_430_464n, writeBytes: 299_008_000n, reads: 8950n, writes: 1252n },
+      ],
+      oomKills: 3n,
+    });
+    expect(stats?.psi?.memory).toEqual({
+      some: { avg10: 1.5, avg60: 0.75, avg300: 0.1, totalNs: 58_761_459_000n },
+      full: { avg10: 0, avg60: 0.12, avg300: 0, totalNs: 7000n },
+    });
+  });
+
+  it('of one without: unlimited and unknown are undefined, nothing is negative', () => {
+    expect(manager.stats('/plain')).toMatchObject({
+      cpu: { usageNs: 1_500_000n, nrPeriods: undefined, throttledNs: undefined },
+      memory: {
+        limitBytes: undefined,
+        availableBytes: undefined,
+        swapUsageBytes: undefined,
+        swapLimitBytes: undefined,
+        workingSetBytes: 0n,
+      },
+      pids: { current: undefined, limit: undefined },
+      psi: undefined,
+      oomKills: 0n,
+    });
+    expect(manager.stats('/absent')).toBeUndefined();
+  });
+});
+
+describe('resources', () => {
+  it('are read in CRI’s terms: shares, and swap counted with memory', () => {
+    expect(manager.readResources('/pod')).toMatchObject({
+      cpuShares: 1024n,
+      cpuQuota: 50_000n,
+      cpuPeriod: 100_000n,
+      cpusetCpus: '0-3',
+      cpusetMems: undefined,
+      memoryLimitBytes: 268_435_456n,
+      memorySwapLimitBytes: 268_435_456n + 134_217_728n,
+      pidsLimit: 1024n,
+    });
+    expect(manager.readResources('/plain')).toMatchObject({ memoryLimitBytes: -1n, cpuQuota: undefined });
+  });
+
+  it('are written in v2’s terms', async () => {
+    // A cgroup file takes each write whole; these regular ones keep what a shorter write does not reach.
+    for (const f of ['cpu.weight', 'cpu.max', 'memory.max', 'memory.swap.max', 'pids.max'])
+      put(`pod/${f}`, '');
+    const size = 512n << 20n;
+    await manager.update('/pod', {
+      cpuShares: 1024n,
+      cpuQuota: 20_000n,
+      cpuPeriod: 50_000n,
+      memoryLimitBytes: size,
+      memorySwapLimitBytes: size,
+      pidsLimit: -1n,
+      hugepageLimits: [{ pageSize: '2MB', limitBytes: 0n }],
+    });
+    expect(
+      ['cpu.weight', 'cpu.max', 'memory.max', 'memory.swap.max', 'pids.max'].map((f) => file(`pod/${f}`)),
+    ).toEqual(['100', '20000 50000', `${size}`, '0', 'max']);
+    expect(existsSync(join(root, 'pod/hugetlb.2MB.max'))).toBe(false);
+  });
+
+  it('keep quota or period when only the other is given', async () => {
+    await manager.update('/pod', { cpuQuota: -1n });
+    expect(file('pod/cpu.max').startsWith('max 100000')).toBe(true);
+  });
+
+  it('refuse memory below the working set, but not below what can be dropped', async () => {
+    const refused = manager.update('/pod', { memoryLimitBytes: 100n << 20n, cpuShares: 2n });
+    await expect(refused).rejects.toMatchObject({ code: 'EBUSY' });
+    expect(file('pod/cpu.weight')).toBe('100\n');
+    await manager.update('/pod', { memoryLimitBytes: 150n << 20n });
+    expect(file('pod/memory.max').trim()).toBe(`${150n << 20n}`);
+  });
+
+  it('refuse memory and swap below memory', async () => {
+    await expect(manager.update('/pod', { memorySwapLimitBytes: 1n })).rejects.toMatchObject({
+      code: 'EINVAL',
+    });
+  });
+
+  it('let unified keys win, one write a line, and refuse what is no limit', async () => {
+    put('pod/cpu.weight', '');
+    await manager.update('/pod', { cpuShares: 1024n, unified: { 'cpu.weight': '777' } });
+    expect(file('pod/cpu.weight')).toBe('777');
+    for (const key of ['cgroup.procs', 'cgroup.kill', '../x', 'a/b.c', 'memory', '']) {
+      await expect(manager.update('/pod', { unified: { [key]: '1' } })).rejects.toMatchObject({
+        code: 'EINVAL',
+      });
+    }
+    await expect(manager.update('/pod', { unified: { 'rdma.max': '1' } })).rejects.toMatchObject({
+      code: 'ENOENT',
+      path: join(root, 'pod/rdma.max'),
+    });
+  });
+});
+
+describe('create', () => {
+  it('hands down every controller that is not yet, and is repeatable', async () => {
+    put('cgroup.controllers', 'cpu memory pids\n');
+    put('cgroup.subtree_control', 'cpu pids\n');
+    expect(manager.missing('/new/leaf')).toEqual([join(root, 'new'), join(root, 'new/leaf')]);
+    await manager.create('/new/leaf');
+    expect(manager.missing('/new/leaf')).toEqual([]);
+    expect(file('cgroup.subtree_control').startsWith('+memory')).toBe(true);
+    await manager.create('/new/leaf');
+  });
+});
+
+describe('procs', () => {
+  it('collects the subtree, each process once', () => {
+    mkdirSync(join(root, 'pod/a/b'), { recursive: true });
+    put('pod/cgroup.procs', '30\n10\n0\n');
+    put('pod/a/cgroup.procs', '');
+    put('pod/a/b/cgroup.procs', '20\n10\n');
+    expect(manager.procs('/pod')).toEqual([10, 20, 30]);
+  });
+});
