@@ -2,7 +2,7 @@ import type { Stats } from 'node:fs';
 import { lstat, readdir, stat } from 'node:fs/promises';
 import { posix } from 'node:path';
 import type { Device } from '../container/config.ts';
-import { invalid, isErrno } from '../errors.ts';
+import { invalid, isErrno, messageOf } from '../errors.ts';
 import { cleanPath } from './mounts.ts';
 import type { DeviceRule, SpecDevice } from './types.ts';
 
@@ -55,8 +55,7 @@ export async function findDevices(requested: Device[]): Promise<FoundDevice[]> {
     const permissions = d.permissions || 'rwm';
     if (!/^[rwm]{1,3}$/.test(permissions)) throw invalid(`${field}.permissions`, 'must be letters of "rwm"');
     const st = await stat(hostPath).catch((e: unknown) => {
-      if (isErrno(e)) throw invalid(`${field}.host_path`, `cannot look at ${hostPath}: ${e.code}`);
-      throw e;
+      throw invalid(`${field}.host_path`, messageOf(e));
     });
     if (st.isDirectory()) {
       const below = await devicesBelow(hostPath);

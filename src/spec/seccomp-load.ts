@@ -1,5 +1,5 @@
 import { constants, open } from 'node:fs/promises';
-import { BerthError, invalid, isErrno } from '../errors.ts';
+import { BerthError, invalid, isErrno, messageOf } from '../errors.ts';
 import type { SecurityProfile } from '../sandbox/config.ts';
 import { parseSeccompProfile, type SeccompProfile } from './seccomp.ts';
 
@@ -35,8 +35,8 @@ export async function loadSeccomp(
   const path = wanted.localhostRef;
   if (!path.startsWith('/')) throw invalid(`${field}.localhost_ref`, 'must be an absolute path');
   const text = await readBounded(path).catch((e: unknown) => {
-    if (!isErrno(e)) throw e;
-    throw new BerthError('invalid', `${field}.localhost_ref: cannot read ${path}: ${e.code}`, { cause: e });
+    if (e instanceof BerthError) throw e;
+    throw new BerthError('invalid', `${field}.localhost_ref: ${messageOf(e)}`, { cause: e });
   });
   return parseSeccompProfile(text, path);
 }
