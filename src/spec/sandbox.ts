@@ -55,7 +55,6 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
   const gid = sc.runAsGroup === undefined ? PAUSE_ID : checkId(sc.runAsGroup, `${field}.run_as_group`);
   const own = { network: namespaces.net !== undefined, ipc: namespaces.ipc !== undefined };
   const sysctl = podSysctls(config.sysctls, own);
-  const safe = ['nosuid', 'noexec', 'nodev', 'ro'];
   return {
     ociVersion: OCI_VERSION,
     process: {
@@ -72,7 +71,8 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
     // Only with a UTS namespace of the pod's: setting it would otherwise rename the node.
     ...(namespaces.uts !== undefined && config.hostname !== '' ? { hostname: config.hostname } : {}),
     mounts: [
-      { destination: '/proc', type: 'proc', source: 'proc', options: safe },
+      // Writable, since the OCI runtime sets the sysctls through it; the paths below end that.
+      { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
       {
         destination: '/dev',
         type: 'tmpfs',
@@ -96,6 +96,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
         host,
       ),
       ...(Object.keys(sysctl).length > 0 ? { sysctl } : {}),
+      readonlyPaths: ['/proc/sys', '/proc/sysrq-trigger', '/proc/irq', '/proc/bus', '/proc/fs'],
       ...(input.seccomp ? { seccomp: resolveSeccomp(input.seccomp, [], host) } : {}),
     },
   };
