@@ -17,7 +17,7 @@ const cUtimensat = declare<[number, string | Buffer, Buffer, number]>('utimensat
  *
  * @throws SyscallError
  */
-export function setTimes(path: CPath, atime: bigint, mtime: bigint): void {
+export function utimensat(path: CPath, atime: bigint, mtime: bigint): void {
   const timespecs = Buffer.alloc(32);
   for (const [i, time] of [atime, mtime].entries()) {
     // tv_nsec must be 0 … 999999999, also before 1970.

@@ -24,12 +24,12 @@ const cLlistxattr = declare<[string | Buffer, Buffer | null, number]>(
 const XATTR_MAX = 65536;
 
 /** Sets or replaces an extended attribute. @throws SyscallError ENOTSUP, EPERM, ENOSPC … */
-export function setXattr(path: CPath, name: string, value: Buffer): void {
+export function lsetxattr(path: CPath, name: string, value: Buffer): void {
   check('lsetxattr', cLsetxattr(cPath(path), name, value, value.length, 0), path);
 }
 
 /** The value of an extended attribute, undefined when it is not set. @throws SyscallError ENOTSUP, ENOENT … */
-export function getXattr(path: CPath, name: string): Buffer | undefined {
+export function lgetxattr(path: CPath, name: string): Buffer | undefined {
   const value = Buffer.alloc(XATTR_MAX);
   try {
     const size = check('lgetxattr', cLgetxattr(cPath(path), name, value, value.length), path);
@@ -41,7 +41,7 @@ export function getXattr(path: CPath, name: string): Buffer | undefined {
 }
 
 /** The names of a file's extended attributes. @throws SyscallError ENOTSUP, ENOENT … */
-export function listXattrs(path: CPath): string[] {
+export function llistxattr(path: CPath): string[] {
   const names = Buffer.alloc(XATTR_MAX);
   const size = check('llistxattr', cLlistxattr(cPath(path), names, names.length), path);
   return names
