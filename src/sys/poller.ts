@@ -95,7 +95,7 @@ export class Poller {
 
   /**
    * Resolves when that very process has exited, at once when it already has (or never was). It need not
-   * be a child; a zombie counts as exited.
+   * be a child; a zombie counts as exited. As with the thread, waiting does not keep this process alive.
    *
    * @throws the signal's reason when aborted; BerthError `cancelled` when the poller closes first
    */
