@@ -16,25 +16,18 @@ export const migrations: readonly string[] = [
   ) STRICT;
   CREATE INDEX containers_by_sandbox ON containers(sandbox_id);
 
-  -- Undos that failed and are tried again until they succeed; they block no name.
-  CREATE TABLE cleanups (
-    id INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,
-    target TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
-    last_error TEXT NOT NULL,
-    UNIQUE (kind, target)
-  ) STRICT;
 
   -- Blobs in the content store; digest is "sha256:<hex>" or "sha512:<hex>", size in bytes.
   CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 
-  -- Unpacked layers by chain ID (OCI image-spec, config.md, "Layer ChainID"); dir is the folder's short name.
+  -- Unpacked layers by chain ID (OCI image-spec, config.md, "Layer ChainID"); dir is the folder's short name, size allocated bytes.
   CREATE TABLE layers (
     chain_id TEXT PRIMARY KEY,
     dir TEXT NOT NULL UNIQUE,
     size INTEGER NOT NULL,
-    inodes INTEGER NOT NULL
+    inodes INTEGER NOT NULL,
+    -- 1 when the layer's root hides all layers below.
+    opaque INTEGER NOT NULL
   ) STRICT;
 
   -- Images by id, the digest of their config blob.
@@ -42,6 +35,7 @@ export const migrations: readonly string[] = [
 
   -- Names: "registry/repository:tag" and "registry/repository@digest".
   CREATE TABLE image_names (name TEXT PRIMARY KEY, image_id TEXT NOT NULL REFERENCES images(id)) STRICT;
+  CREATE INDEX image_names_by_image ON image_names(image_id);
 
   -- What keeps blobs and layers alive.
   CREATE TABLE image_blobs (
@@ -49,11 +43,13 @@ export const migrations: readonly string[] = [
     digest TEXT NOT NULL REFERENCES blobs(digest),
     PRIMARY KEY (image_id, digest)
   ) STRICT;
+  CREATE INDEX image_blobs_by_digest ON image_blobs(digest);
   CREATE TABLE image_layers (
     image_id TEXT NOT NULL REFERENCES images(id),
     position INTEGER NOT NULL,
     chain_id TEXT NOT NULL REFERENCES layers(chain_id),
     PRIMARY KEY (image_id, position)
   ) STRICT;
+  CREATE INDEX image_layers_by_chain_id ON image_layers(chain_id);
   `,
 ];

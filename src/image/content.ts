@@ -1,0 +1,145 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { type FileHandle, open, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BerthError, isErrno } from '../errors.ts';
+import type { Database } from '../persist/database.ts';
+
+/**
+ * Blobs by digest: `<root>/content/<algorithm>/<hex>`. What is being fetched is in `<root>/ingest` and
+ * comes here whole, on disk and verified, or not at all. The `blobs` table lists what is here.
+ */
+export class ContentStore {
+  readonly #root: string;
+  readonly #db: Database;
+
+  constructor(root: string, db: Database) {
+    this.#root = root;
+    this.#db = db;
+    for (const dir of ['content/sha256', 'content/sha512', 'ingest']) {
+      mkdirSync(join(root, dir), { recursive: true, mode: 0o700 });
+    }
+  }
+
+  /** Where a blob is, or would be. `digest` has been checked by `isDigest`. */
+  path(digest: string): string {
+    return join(this.#root, 'content', digest.replace(':', '/'));
+  }
+
+  /** Bytes of a blob, or undefined when it is not here. */
+  size(digest: string): bigint | undefined {
+    const row = this.#db.get<{ size: bigint }>('SELECT size FROM blobs WHERE digest = ?', digest);
+    // After a power cut the record may outlive the file.
+    return row !== undefined && existsSync(this.path(digest)) ? row.size : undefined;
+  }
+
+  /** A small blob as a whole. @throws BerthError `notFound`; `exhausted` when it is larger than `limit` bytes. */
+  async read(digest: string, limit: number): Promise<Buffer> {
+    const size = this.size(digest);
+    if (size === undefined) throw new BerthError('notFound', `blob ${digest} not found`);
+    if (size > limit)
+      throw new BerthError('exhausted', `blob ${digest} has ${size} bytes, more than ${limit}`);
+    return readFile(this.path(digest));
+  }
+
+  /** A new file in the ingest folder, which `discard` or `Ingest.commit` ends. */
+  async ingest(): Promise<{ path: string; file: FileHandle }> {
+    const path = join(this.#root, 'ingest', randomBytes(12).toString('hex'));
+    return { path, file: await open(path, 'wx+', 0o600) };
+  }
+
+  /**
+   * Stores a blob from a stream, with its size and digest verified on the way, and its bytes on disk
+   * before it gets its name. The digest must be held by a lease. Without `expected.digest`, the digest is
+   * what the bytes say.
+   *
+   * @returns digest and size
+   * @throws BerthError `invalid` when digest or size differ; whatever the source throws. Nothing stays.
+   */
+  async write(
+    source: AsyncIterable<Uint8Array>,
+    expected: { digest?: string; size?: number; limit: number },
+    onBytes?: (total: number) => void,
+    /** Called with the digest before the blob gets its name, to take a lease where it was not known before. */
+    hold?: (digest: string) => void,
+  ): Promise<{ digest: string; size: number }> {
+    const { path, file } = await this.ingest();
+    const wanted = expected.digest ?? 'sha256:';
+    const algorithm = wanted.slice(0, wanted.indexOf(':'));
+    const hash = createHash(algorithm);
+    const limit = expected.size ?? expected.limit;
+    let size = 0;
+    try {
+      try {
+        for await (const chunk of source) {
+          size += chunk.length;
+          if (size > limit) throw new BerthError('invalid', `blob ${wanted} has more than ${limit} bytes`);
+          hash.update(chunk);
+          await writeAll(file, chunk);
+          onBytes?.(size);
+        }
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      const digest = `${algorithm}:${hash.digest('hex')}`;
+      if (expected.size !== undefined && size !== expected.size) {
+        throw new BerthError('invalid', `blob ${wanted} has ${size} bytes instead of ${expected.size}`);
+      }
+      if (expected.digest !== undefined && digest !== expected.digest) {
+        throw new BerthError('invalid', `blob ${expected.digest} arrived with the digest ${digest}`);
+      }
+      hold?.(digest);
+      this.#adopt(path, digest, size);
+      return { digest, size };
+    } catch (e: unknown) {
+      await rm(path, { force: true });
+      throw isErrno(e, 'ENOSPC', 'EDQUOT') ? new BerthError('exhausted', `storing blob: ${e.message}`) : e;
+    }
+  }
+
+  /** File and record in one turn of the event loop, so that garbage collection sees both or none. */
+  #adopt(path: string, digest: string, size: number): void {
+    renameSync(path, this.path(digest));
+    this.#db.run(
+      'INSERT INTO blobs (digest, size) VALUES (?, ?) ON CONFLICT (digest) DO UPDATE SET size = excluded.size',
+      digest,
+      BigInt(size),
+    );
+  }
+
+  /**
+   * Removes a blob: its record and name at once, before the first await, so that nobody can begin to rely
+   * on it; its bytes afterwards, off the main thread, as unlinking gigabytes takes a while.
+   */
+  async remove(digest: string): Promise<void> {
+    this.#db.run('DELETE FROM blobs WHERE digest = ?', digest);
+    const trash = join(this.#root, 'ingest', randomBytes(12).toString('hex'));
+    try {
+      renameSync(this.path(digest), trash);
+    } catch (e: unknown) {
+      if (isErrno(e, 'ENOENT')) return;
+      throw e;
+    }
+    await rm(trash, { force: true });
+  }
+
+  /** Removes files that no record names; for the start, when nothing is being fetched. */
+  async sweep(): Promise<void> {
+    for (const name of await readdir(join(this.#root, 'ingest'))) {
+      await rm(join(this.#root, 'ingest', name), { force: true });
+    }
+    for (const algorithm of ['sha256', 'sha512']) {
+      for (const hex of await readdir(join(this.#root, 'content', algorithm))) {
+        const digest = `${algorithm}:${hex}`;
+        const row = this.#db.get('SELECT size FROM blobs WHERE digest = ?', digest);
+        if (row === undefined) await this.remove(digest);
+      }
+    }
+  }
+}
+
+/** Writes a whole chunk; a single write(2) may take less. */
+export async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
+  for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
+}

@@ -1,0 +1,136 @@
+import { BerthError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { Database } from '../persist/database.ts';
+import { SingleFlight } from '../util/single-flight.ts';
+import type { ImageDeps } from './assemble.ts';
+import { collect } from './collect.ts';
+import { ContentStore } from './content.ts';
+import { fsInfo, type ImageFsUsage } from './fs-info.ts';
+import { type ImportOptions, importArchive } from './import.ts';
+import { LayerStore } from './layers.ts';
+import { Leases } from './leases.ts';
+import { list } from './list.ts';
+import { MAX_MANIFEST_BYTES } from './manifest.ts';
+import { pinnedMatcher } from './pinned.ts';
+import { hostPlatform, type Platform } from './platform.ts';
+import { remove } from './remove.ts';
+import { resolve } from './status.ts';
+import { ImageStore } from './store.ts';
+import type { Image } from './types.ts';
+
+export interface ImagesOptions {
+  db: Database;
+  /** Folder of images, absolute; made when missing. */
+  root: string;
+  /** Folder of `<host>/hosts.toml`; need not exist. */
+  hostsDir: string;
+  /** Globs of names that are never garbage. */
+  pinnedGlobs: readonly string[];
+  logger: Logger;
+  /** Default: this machine's. */
+  platform?: Platform;
+}
+
+/** The images of this node: one method a verb, each in a file of its own. */
+export class Images {
+  readonly #options: ImagesOptions;
+  readonly #deps: ImageDeps;
+  readonly #closing = new AbortController();
+  readonly #running = new Set<Promise<unknown>>();
+
+  constructor(options: ImagesOptions) {
+    const { db, root } = options;
+    this.#options = options;
+    this.#deps = {
+      content: new ContentStore(root, db),
+      layers: new LayerStore(root, db),
+      leases: new Leases(),
+      store: new ImageStore(db, pinnedMatcher(options.pinnedGlobs)),
+      platform: options.platform ?? hostPlatform(),
+      fetching: new SingleFlight(),
+    };
+  }
+
+  /** See `importArchive`. */
+  importArchive(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<Image[]> {
+    return this.#run(options.signal, (signal) => importArchive(this.#deps, stream, { ...options, signal }));
+  }
+
+  /** All images, or those that an id or name means. @throws BerthError `invalid` */
+  list(filter?: string): Image[] {
+    return list(this.#deps.store, filter);
+  }
+
+  /** The image of an id or name. @throws BerthError `invalid` */
+  get(refOrId: string): Image | undefined {
+    return resolve(this.#deps.store, refOrId);
+  }
+
+  /** Directories for overlayfs' `lowerdir`: absolute, topmost first; empty for an image without layers. */
+  lowerdirs(image: Image): string[] {
+    return this.#deps.layers.lowerdirs(image.chainIds);
+  }
+
+  /** Bytes and inodes, from the records. */
+  fsInfo(): ImageFsUsage {
+    return fsInfo(this.#options.db, this.#deps.layers.root);
+  }
+
+  /**
+   * Removes the image that an id or name means, with all its names, and what only it needed.
+   *
+   * @returns false when there is none, which is done, too
+   * @throws BerthError `precondition` when `inUse` says so of its id
+   */
+  async remove(refOrId: string, options: { inUse: (id: string) => boolean }): Promise<boolean> {
+    const removed = remove(this.#deps.store, refOrId, options.inUse);
+    if (removed) await this.collect();
+    return removed;
+  }
+
+  /** Removes blobs and layers that nothing refers to. */
+  collect(): Promise<void> {
+    return collect({ db: this.#options.db, ...this.#deps });
+  }
+
+  /** Removes what an earlier daemon left half done. Once, before any pull or import. */
+  async sweep(): Promise<void> {
+    await this.#deps.content.sweep();
+    await this.#deps.layers.sweep();
+    await this.collect();
+  }
+
+  /** Ends pulls and imports under way and waits until they have put away what they began. Repeatable. */
+  async close(): Promise<void> {
+    this.#closing.abort(new BerthError('cancelled', 'berthd is shutting down'));
+    await Promise.allSettled(this.#running);
+  }
+
+  async #run<T>(signal: AbortSignal | undefined, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const signals = signal === undefined ? [] : [signal];
+    const running = work(AbortSignal.any([this.#closing.signal, ...signals]));
+    this.#running.add(running);
+    try {
+      return await running;
+    } catch (e: unknown) {
+      // What a failed pull or import fetched is garbage at once, not only after the next removal.
+      this.#collectLater();
+      throw e;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+
+  #collectLater(): void {
+    const collecting = this.collect().catch((err: unknown) => {
+      this.#options.logger.warn({ err }, 'removing unused blobs and layers failed');
+    });
+    this.#running.add(collecting);
+    void collecting.finally(() => this.#running.delete(collecting));
+  }
+
+  /** The image's config blob as JSON text, for verbose answers. */
+  async rawConfig(image: Image): Promise<string> {
+    return (await this.#deps.content.read(image.id, MAX_MANIFEST_BYTES)).toString('utf8');
+  }
+}

@@ -1,0 +1,174 @@
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  lchownSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  symlinkSync,
+  writeSync,
+} from 'node:fs';
+import { isErrno } from '../../errors.ts';
+import { makedev, mknod, S_IFBLK, S_IFCHR, S_IFIFO } from '../../sys/mknod.ts';
+import { utimensat } from '../../sys/times.ts';
+import { lsetxattr } from '../../sys/xattr.ts';
+import type { TarEntry, TarHandler } from '../tar/reader.ts';
+import { checkSymlink, layerPath, refused } from './names.ts';
+import { bytes, isWhiteout, LayerTree, lstat, makeOpaque } from './tree.ts';
+import { parseWhiteout, type Whiteout } from './whiteout.ts';
+
+/** Numbers that no file can have: (uid_t)-1 means "leave unchanged" to chown(2). */
+const MAX_ID = 0xfffffffe;
+
+/** Overlayfs's own attributes: from an image they could redirect lookups of the whole stack. */
+const OVERLAY_XATTR = /^(trusted|user)\.overlay\./;
+
+/**
+ * Applies a layer's entries to `/`, which is the layer's directory: this runs in a process of its own after
+ * chroot(2), so no name or link can reach anything else, whatever the checks here overlook.
+ * Whiteouts become those of overlayfs (OCI image-spec, layer.md, "Applying Changesets").
+ *
+ * All calls are synchronous: nothing else runs in this process, and threads would only add their hand-over.
+ */
+export class LayerApplier implements TarHandler {
+  readonly tree: LayerTree;
+  opaqueRoot = false;
+  /** The file being written, if the present entry is one that is kept. */
+  #file: { entry: TarEntry; path: string; fd: number } | undefined;
+
+  constructor(maxInodes: number) {
+    this.tree = new LayerTree(maxInodes);
+  }
+
+  entry(entry: TarEntry): void {
+    this.tree.count();
+    const parts = layerPath(entry.name, 'path');
+    const base = parts.pop();
+    if (base === undefined) {
+      // Attributes of the root are the container's own, as its writable layer is on top.
+      if (entry.type !== 'directory') throw refused('path', entry.name, 'is the root, and no directory');
+      return;
+    }
+    if (parts.some((part) => parseWhiteout(part)?.kind === 'ignored')) return;
+    const whiteout = parseWhiteout(base);
+    if (whiteout?.kind === 'ignored') return;
+    const parent = this.tree.directory(parts);
+    if (whiteout !== undefined) this.#hide(parent, whiteout);
+    else this.#place(entry, parent, `${parent}/${base}`);
+  }
+
+  data(chunk: Buffer): void {
+    if (this.#file === undefined) return;
+    for (let at = 0; at < chunk.length; ) at += writeSync(this.#file.fd, chunk, at);
+  }
+
+  end(): void {
+    if (this.#file === undefined) return;
+    const { entry, path, fd } = this.#file;
+    this.#file = undefined;
+    try {
+      fchownSync(fd, entry.uid, entry.gid);
+      this.#setXattrs(entry, path);
+      // After chown, which clears setuid and setgid.
+      fchmodSync(fd, entry.mode);
+    } finally {
+      closeSync(fd);
+    }
+    setTime(path, entry.mtime);
+  }
+
+  /** Sets what could not be set before all entries were there. */
+  finish(): void {
+    for (const [path, mtime] of this.tree.times) setTime(path, mtime);
+  }
+
+  #hide(parent: string, whiteout: Whiteout): void {
+    if (whiteout.kind === 'opaque') {
+      makeOpaque(parent);
+      if (parent === '') this.opaqueRoot = true;
+    } else if (whiteout.kind === 'whiteout') {
+      const path = `${parent}/${whiteout.name}`;
+      const stats = lstat(path);
+      // A whiteout is about lower layers only: what this layer brought stays, and already hides them,
+      // except for a directory, which would be merged.
+      if (stats === undefined) mknod(bytes(path), S_IFCHR, 0);
+      else if (stats.isDirectory()) makeOpaque(path);
+    }
+  }
+
+  #place(entry: TarEntry, parent: string, path: string): void {
+    if (entry.uid > MAX_ID || entry.gid > MAX_ID)
+      throw refused('path', entry.name, 'has an impossible owner');
+    // Before anything is removed: the target may be what this entry replaces.
+    const linkTarget = entry.type === 'hardlink' ? this.tree.hardlinkTarget(entry.linkname, entry.name) : '';
+    if (linkTarget === path) return;
+    const stats = lstat(path);
+    const isMerge = entry.type === 'directory' && stats?.isDirectory() === true;
+    if (stats !== undefined && !isMerge) this.tree.remove(path, stats);
+    if (entry.type === 'file') {
+      const fd = openSync(bytes(path), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+      this.#file = { entry, path, fd };
+      return;
+    }
+    if (entry.type === 'hardlink') {
+      // The inode has its attributes already, and chown would clear its capabilities.
+      linkSync(bytes(linkTarget), bytes(path));
+      return;
+    }
+    if (!isMerge) this.#make(entry, parent, path);
+    if (entry.type === 'directory' && stats !== undefined && isWhiteout(stats)) makeOpaque(path);
+    this.#setAttributes(entry, path);
+  }
+
+  #make(entry: TarEntry, parent: string, path: string): void {
+    switch (entry.type) {
+      case 'directory':
+        mkdirSync(bytes(path), 0o700);
+        return;
+      case 'symlink':
+        checkSymlink(parent.split('/').length - 1, entry.linkname, entry.name);
+        symlinkSync(Buffer.from(entry.linkname, 'latin1'), bytes(path));
+        return;
+      case 'fifo':
+        mknod(bytes(path), S_IFIFO | 0o600, 0);
+        return;
+      default: {
+        const kind = entry.type === 'block-device' ? S_IFBLK : S_IFCHR;
+        mknod(bytes(path), kind | 0o600, makedev(entry.devMajor, entry.devMinor));
+      }
+    }
+  }
+
+  #setAttributes(entry: TarEntry, path: string): void {
+    lchownSync(bytes(path), entry.uid, entry.gid);
+    this.#setXattrs(entry, path);
+    if (entry.type !== 'symlink') chmodSync(bytes(path), entry.mode);
+    if (entry.type === 'directory') this.tree.describe(path, entry.mtime);
+    else setTime(path, entry.mtime);
+  }
+
+  /**
+   * As containerd: what the file system does not support is left out, and so are `user.` attributes of
+   * other than files and directories, which Linux forbids (xattr(7)).
+   */
+  #setXattrs(entry: TarEntry, path: string): void {
+    for (const [name, value] of entry.xattrs) {
+      if (OVERLAY_XATTR.test(name)) continue;
+      try {
+        lsetxattr(bytes(path), Buffer.from(name, 'latin1').toString('utf8'), value);
+      } catch (e: unknown) {
+        if (isErrno(e, 'ENOTSUP', 'EOPNOTSUPP')) continue;
+        const isPlain = entry.type === 'file' || entry.type === 'directory';
+        if (isErrno(e, 'EPERM') && name.startsWith('user.') && !isPlain) continue;
+        throw e;
+      }
+    }
+  }
+}
+
+function setTime(path: string, mtime: bigint): void {
+  utimensat(bytes(path), mtime, mtime);
+}
