@@ -1,0 +1,90 @@
+import { z } from 'zod';
+
+/**
+ * berthd's configuration: the one schema from which defaults, validation and `berthd config default`
+ * come. Each key's description becomes its comment in the printed file.
+ */
+
+const absolutePath = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path');
+const handlerName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
+
+const runtime = z.strictObject({
+  type: z
+    .enum(['oci', 'shim'])
+    .default('oci')
+    .describe('"oci": a program with runc\'s command line; "shim": a containerd shim v2'),
+  path: absolutePath.describe('The program'),
+});
+
+const network = z.strictObject({
+  conf_dir: absolutePath
+    .default('/etc/cni/net.d')
+    .describe('Where CNI configurations are; watched, no restart needed'),
+  bin_dirs: z
+    .array(absolutePath)
+    .min(1)
+    .default(['/opt/cni/bin', '/usr/lib/cni'])
+    .describe('Where CNI plugins are, in order of search'),
+});
+
+const images = z.strictObject({
+  registry_config_dir: absolutePath
+    .default('/etc/berth/certs.d')
+    .describe(
+      'Folder of <host>/hosts.toml files: mirrors, certificates, plain http; read afresh when changed',
+    ),
+});
+
+const streaming = z.strictObject({
+  address: z.string().min(1).default('127.0.0.1').describe('Where exec, attach and port-forward are served'),
+  port: z.int().min(0).max(65535).default(0).describe('0 picks a free port'),
+});
+
+/** The schema of config.toml; unknown keys are errors. */
+export const configSchema = z.strictObject({
+  listen: z
+    .string()
+    .regex(/^unix:\/\/\/.+/, 'must be unix:// and an absolute path, such as unix:///run/berth/berth.sock')
+    .default('unix:///run/berth/berth.sock')
+    .describe('Socket on which CRI is served'),
+  root: absolutePath
+    .default('/var/lib/berth')
+    .describe('What outlives a reboot: images, records, writable layers'),
+  state: absolutePath
+    .default('/run/berth')
+    .describe('What dies with a reboot: namespaces, bundles, exit files'),
+  log_level: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
+    .default('info')
+    .describe('Least severe message that is logged'),
+  default_runtime: z.string().regex(handlerName).default('runc').describe('Handler of pods that name none'),
+  cgroup_driver: z
+    .enum(['auto', 'systemd', 'cgroupfs'])
+    .default('auto')
+    .describe('Must be the kubelet\'s; "auto": systemd where systemd runs'),
+  pinned_images: z
+    .array(z.string())
+    .default([])
+    .describe('Globs of image names that garbage collection never removes'),
+  seccomp_profile: absolutePath
+    .default('/usr/share/containers/seccomp.json')
+    .describe('The RuntimeDefault seccomp profile'),
+  conmon: absolutePath
+    .default('/usr/bin/conmon')
+    .describe("The monitor that owns a container's stdio, log and exit code"),
+  pause: absolutePath
+    .default('/usr/bin/catatonit')
+    .describe("The program that holds a sandbox's namespaces (run with -P)"),
+  network: network.prefault({}).describe('Pod networking through CNI'),
+  images: images.prefault({}).describe('Images and registries'),
+  streaming: streaming.prefault({}).describe('The streaming server'),
+  runtimes: z
+    .record(z.string().regex(handlerName, 'must be a DNS label'), runtime)
+    .default({ runc: { type: 'oci', path: '/usr/sbin/runc' } })
+    .describe('Runtime handlers, by the name that a RuntimeClass uses'),
+});
+
+/** A checked configuration with all defaults filled in. */
+export type Config = z.infer<typeof configSchema>;
+/** One entry of `runtimes`. */
+export type RuntimeConfig = Config['runtimes'][string];

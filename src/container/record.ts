@@ -1,0 +1,76 @@
+import type { CgroupName } from '../../cgroups/index.ts';
+import type { Resources } from '../../cgroups/types.ts';
+import type { CleanupState } from '../sandbox/record.ts';
+import type { ProcessIdentity } from '../sys/process-identity.ts';
+import type { ContainerConfig } from './config.ts';
+
+/**
+ * What is kept of a container.
+ *
+ * ```
+ *   (asked) ──► creating ──► live: CREATED ──► live: RUNNING ──► live: EXITED ──► removing ──► (gone)
+ *                  │            (startedAt unset)  (startedAt)     (exit)            ▲
+ *                  └──────────────── failed, or berthd died ─────────────────────────┘
+ * ```
+ * As with sandboxes only `live` ones are listed, and the CRI state is derived, so that no second copy of
+ * it can drift.
+ */
+export interface ContainerRecord {
+  readonly id: string;
+  readonly sandboxId: string;
+  readonly config: ContainerConfig;
+  /** Digest of the image's config. */
+  readonly imageId: string;
+  /** Nanoseconds since the epoch. */
+  readonly createdAt: bigint;
+  readonly phase: 'creating' | 'live' | 'removing';
+  /** Absolute, or empty when the sandbox has no log directory. */
+  readonly logPath: string;
+  readonly cgroup: CgroupName;
+  /** From the config, else the image, else SIGTERM. */
+  readonly stopSignal: string;
+  readonly user?: ContainerUser;
+  readonly init?: ProcessIdentity;
+  readonly conmon?: ProcessIdentity;
+  /** What the OCI runtime said when it refused to create the container; StartContainer reports it. */
+  readonly createError?: string;
+  /** As last set, in the caller's own numbers. */
+  readonly resources: Resources;
+  /** Nanoseconds since the epoch. */
+  readonly startedAt?: bigint;
+  readonly exit?: ContainerExit;
+  /** The OCI runtime's state, the cgroup and the mount of an exited container are gone. */
+  readonly reaped?: boolean;
+  readonly cleanup?: CleanupState;
+}
+
+/** Numeric identity of the container's first process. */
+export interface ContainerUser {
+  readonly uid: number;
+  readonly gid: number;
+  readonly supplementalGroups: readonly number[];
+}
+
+/** How a container ended. */
+export interface ContainerExit {
+  /** The code, or 128 + signal; 255 when it is not known, 128 when it never started. */
+  readonly code: number;
+  /** Nanoseconds since the epoch. */
+  readonly finishedAt: bigint;
+  /** Completed, Error, OOMKilled, StartError or Unknown. */
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** The states of CRI. */
+export type ContainerState = 'created' | 'running' | 'exited';
+
+export function containerState(container: ContainerRecord): ContainerState {
+  if (container.exit !== undefined) return 'exited';
+  return container.startedAt === undefined ? 'created' : 'running';
+}
+
+/** The key of idempotency: the kubelet retries a create with the same name and attempt. */
+export function containerKey(sandboxId: string, { metadata }: ContainerConfig): string {
+  return JSON.stringify([sandboxId, metadata.name, metadata.attempt]);
+}

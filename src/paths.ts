@@ -1,0 +1,107 @@
+import { join } from 'node:path';
+
+/**
+ * Where everything lies. Below `root` is what outlives a reboot, below `state` what dies with one.
+ *
+ * ```
+ * root/berth.db                      records
+ * root/containers/<id>/{upper,work}  a container's writable layer
+ * state/sandboxes/<id>/              bundle of the pause container, ns/, shm, resolv.conf, hosts, hostname
+ * state/containers/<id>/             bundle: config.json, rootfs, pidfile, conmon's ctl and attach
+ * state/exits/<id>                   written by conmon last: the exit code
+ * state/runtimes/<handler>/          the OCI runtime's own state
+ * ```
+ */
+export class Paths {
+  readonly root: string;
+  readonly state: string;
+
+  constructor(root: string, state: string) {
+    this.root = root;
+    this.state = state;
+  }
+
+  get database(): string {
+    return join(this.root, 'berth.db');
+  }
+  /** Held with flock(2) while a berthd serves this root. */
+  get lock(): string {
+    return join(this.root, 'berthd.lock');
+  }
+  get images(): string {
+    return join(this.root, 'images');
+  }
+  get exits(): string {
+    return join(this.state, 'exits');
+  }
+  runtime(handler: string): string {
+    return join(this.state, 'runtimes', handler);
+  }
+  get sandboxes(): string {
+    return join(this.state, 'sandboxes');
+  }
+  sandbox(id: string): SandboxPaths {
+    const dir = join(this.sandboxes, id);
+    return {
+      dir,
+      rootfs: join(dir, 'rootfs'),
+      pidFile: join(dir, 'pid'),
+      namespaces: join(dir, 'ns'),
+      shm: join(dir, 'shm'),
+      resolvConf: join(dir, 'resolv.conf'),
+      hosts: join(dir, 'hosts'),
+      hostname: join(dir, 'hostname'),
+    };
+  }
+  get bundles(): string {
+    return join(this.state, 'containers');
+  }
+  get writableLayers(): string {
+    return join(this.root, 'containers');
+  }
+  container(id: string): ContainerPaths {
+    const bundle = join(this.bundles, id);
+    const writable = join(this.writableLayers, id);
+    return {
+      bundle,
+      spec: join(bundle, 'config.json'),
+      rootfs: join(bundle, 'rootfs'),
+      pidFile: join(bundle, 'pidfile'),
+      conmonPidFile: join(bundle, 'conmon.pid'),
+      control: join(bundle, 'ctl'),
+      runtimeLog: join(bundle, 'runtime.log'),
+      exit: join(this.exits, id),
+      writable,
+      upper: join(writable, 'upper'),
+      work: join(writable, 'work'),
+    };
+  }
+}
+
+/** Files of one sandbox; `dir` is also the pause container's bundle. */
+export interface SandboxPaths {
+  dir: string;
+  rootfs: string;
+  pidFile: string;
+  namespaces: string;
+  shm: string;
+  resolvConf: string;
+  hosts: string;
+  hostname: string;
+}
+
+/** Files of one container. */
+export interface ContainerPaths {
+  bundle: string;
+  spec: string;
+  rootfs: string;
+  pidFile: string;
+  conmonPidFile: string;
+  /** conmon's control FIFO: terminal size, reopening of the log. */
+  control: string;
+  runtimeLog: string;
+  exit: string;
+  writable: string;
+  upper: string;
+  work: string;
+}

@@ -1,0 +1,67 @@
+import { rm } from 'node:fs/promises';
+import { removeIfEmpty } from '../../cgroups/index.ts';
+import { discardContainer } from '../container/discard.ts';
+import { BerthError } from '../errors.ts';
+import type { Services } from '../services.ts';
+import { unmount } from '../sys/mount.ts';
+import { unpinNamespaces } from '../sys/namespaces.ts';
+import { type TeardownStep, tearDown } from '../util/teardown.ts';
+import type { SandboxRecord } from './record.ts';
+
+/**
+ * Takes a sandbox and its containers down and forgets them. From the first moment it is not listed and
+ * holds no name; what cannot be taken down now stays on the to-do list (records in phase `removing`),
+ * which {@link retryRemovals} works off.
+ */
+export async function discardSandbox(s: Services, id: string): Promise<void> {
+  const sandbox = s.sandboxes.update(id, { phase: 'removing' });
+  const failures = await tearDown([
+    { what: 'containers', undo: () => discardContainersOf(s, id) },
+    ...shutDownSteps(s, sandbox),
+    { what: 'cgroup', undo: () => s.cgroups.remove(sandbox.cgroup.path) },
+    { what: 'parent cgroups', undo: () => removeIfEmpty(s.cgroups, sandbox.madeCgroups) },
+    { what: 'files', undo: () => rm(s.paths.sandbox(id).dir, { recursive: true, force: true }) },
+  ]);
+  if (failures.length === 0) {
+    s.exits.forget(id);
+    s.sandboxes.delete(id);
+    return;
+  }
+  const cleanup = { attempts: (sandbox.cleanup?.attempts ?? 0) + 1, lastError: failures.join('; ') };
+  s.sandboxes.update(id, { cleanup });
+  s.log.warn({ sandbox: id, ...cleanup }, 'a sandbox could not be taken down wholly; it will be tried again');
+}
+
+/** What ends a sandbox's life and gives back its address, for StopPodSandbox and for removal. */
+export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep[] {
+  const { id } = sandbox;
+  const paths = s.paths.sandbox(id);
+  const runtime = s.runtimes.get(sandbox.runtimeHandler);
+  return [
+    {
+      what: 'CNI network',
+      undo: async () => {
+        const attachment = s.sandboxes.require(id).attachment;
+        if (attachment === undefined) return;
+        await s.cni.del(attachment);
+        s.sandboxes.update(id, { attachment: undefined });
+      },
+    },
+    {
+      what: 'pause container',
+      undo: async () => {
+        await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(10_000));
+        await runtime?.delete(id);
+      },
+    },
+    { what: 'namespaces', undo: () => unpinNamespaces(paths.namespaces) },
+    { what: '/dev/shm', undo: () => void unmount(paths.shm, { lazy: true }) },
+  ];
+}
+
+async function discardContainersOf(s: Services, sandboxId: string): Promise<void> {
+  const ids = [...s.containers.values()].filter((c) => c.sandboxId === sandboxId).map((c) => c.id);
+  await Promise.all(ids.map((id) => s.locks.run(id, () => discardContainer(s, id))));
+  const left = ids.filter((id) => s.containers.get(id) !== undefined);
+  if (left.length > 0) throw new BerthError('internal', `${left.length} not gone yet`);
+}

@@ -1,0 +1,57 @@
+import type { CgroupName } from '../../cgroups/index.ts';
+import type { Attachment } from '../network/attachment.ts';
+import type { ProcessIdentity } from '../sys/process-identity.ts';
+import type { SandboxConfig } from './config.ts';
+
+/**
+ * What is kept of a sandbox.
+ *
+ * ```
+ *   (asked) ──► creating ──► live: READY ──► live: NOTREADY ──► removing ──► (gone)
+ *                  │                           (stoppedAt)         ▲
+ *                  └───────────── failed, or berthd died ──────────┘
+ * ```
+ * Only `live` sandboxes are listed and hold their name. `removing` is the to-do list: what could not be
+ * taken down yet is tried again until it is gone. READY and NOTREADY are not stored: they follow from
+ * `stoppedAt`.
+ */
+export interface SandboxRecord {
+  readonly id: string;
+  readonly config: SandboxConfig;
+  /** As asked for; empty is the default handler. */
+  readonly runtimeHandler: string;
+  /** Nanoseconds since the epoch. */
+  readonly createdAt: bigint;
+  readonly phase: 'creating' | 'live' | 'removing';
+  /** The kernel's boot id when it was made: pids, mounts and namespaces of another boot are gone. */
+  readonly bootId: string;
+  /** The pause container's cgroup. */
+  readonly cgroup: CgroupName;
+  /** Parent cgroups that did not exist before, outermost first; removed with the sandbox when empty. */
+  readonly madeCgroups: readonly string[];
+  /** Recorded before CNI ADD, so that DEL can always run; gone when DEL has succeeded. */
+  readonly attachment?: Attachment | undefined;
+  /** Primary first; kept when the sandbox stops. Empty with the host's network. */
+  readonly ips: readonly string[];
+  readonly pause?: ProcessIdentity;
+  /** Nanoseconds since the epoch at which it stopped being READY. */
+  readonly stoppedAt?: bigint;
+  /** Of taking it down, while `removing`. */
+  readonly cleanup?: CleanupState;
+}
+
+/** How the taking down of something goes that could not be taken down at once. */
+export interface CleanupState {
+  readonly attempts: number;
+  readonly lastError: string;
+}
+
+/** True when containers can be created in it. */
+export function isReady(sandbox: SandboxRecord): boolean {
+  return sandbox.phase === 'live' && sandbox.stoppedAt === undefined;
+}
+
+/** The key of idempotency that the kubelet retries with. */
+export function sandboxKey({ metadata }: SandboxConfig): string {
+  return JSON.stringify([metadata.namespace, metadata.name, metadata.uid, metadata.attempt]);
+}

@@ -1,0 +1,166 @@
+import { writeFile } from 'node:fs/promises';
+import { hostname as nodeName } from 'node:os';
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { type CgroupName, cgroupName } from '../../cgroups/index.ts';
+import { BerthError, during, invalid } from '../errors.ts';
+import { newId } from '../id.ts';
+import type { Attachment } from '../network/attachment.ts';
+import type { OciRuntime } from '../runtime/oci/runtime.ts';
+import type { Services } from '../services.ts';
+import { buildSandboxSpec } from '../spec/sandbox.ts';
+import { validateSandboxConfig } from '../spec/validate.ts';
+import { type NamespaceKind, pinNamespaces, setHostname } from '../sys/namespaces.ts';
+import { identify, type ProcessIdentity } from '../sys/process-identity.ts';
+import { nowNs } from '../util/nanoseconds.ts';
+import type { SandboxConfig } from './config.ts';
+import { discardSandbox } from './discard.ts';
+import { writeHosts, writeSandboxFiles } from './files.ts';
+import { watchPause } from './pause.ts';
+import { isReady, type SandboxRecord, sandboxKey } from './record.ts';
+
+/**
+ * RunPodSandbox: makes a pod's namespaces, network and cgroup, held by a pause container.
+ *
+ * A call with the metadata of one in flight joins it; with that of a READY sandbox and the same
+ * configuration it gets that one's id. A failure leaves nothing that holds the name.
+ *
+ * @returns the sandbox's id, once it is READY and its addresses are known
+ * @throws BerthError `invalid` naming the field, `alreadyExists`, `unavailable` without a network
+ */
+export async function runPodSandbox(s: Services, config: SandboxConfig, runtimeHandler: string): Promise<string> {
+  validateSandboxConfig(config);
+  const runtime = s.runtimes.get(runtimeHandler);
+  if (runtime === undefined) {
+    const known = [...s.runtimes.keys()].filter((name) => name !== '').join(', ');
+    throw invalid('runtime_handler', `no handler "${runtimeHandler}" is configured; there are: ${known}`);
+  }
+  const key = sandboxKey(config);
+  const running = s.creating.get(key);
+  if (running !== undefined) return running;
+  const existing = [...s.sandboxes.values()].find((r) => r.phase === 'live' && sandboxKey(r.config) === key);
+  if (existing !== undefined) return sameSandbox(existing, config, runtimeHandler);
+  return s.creating.run(key, () => create(s, runtime, config, runtimeHandler));
+}
+
+/** The id of a sandbox that was asked for before. */
+function sameSandbox(existing: SandboxRecord, config: SandboxConfig, runtimeHandler: string): string {
+  const { name, namespace, attempt } = config.metadata;
+  const what = `sandbox ${namespace}/${name} attempt ${attempt}`;
+  if (!isReady(existing)) throw new BerthError('alreadyExists', `${what} exists and is not ready; remove it first`);
+  const differing = Object.keys({ ...existing.config, ...config }).filter(
+    (field) => !isDeepStrictEqual(existing.config[field as keyof SandboxConfig], config[field as keyof SandboxConfig]),
+  );
+  if (existing.runtimeHandler !== runtimeHandler) differing.push('runtime_handler');
+  if (differing.length === 0) return existing.id;
+  throw new BerthError('alreadyExists', `${what} exists with another ${differing.join(', ')}`);
+}
+
+async function create(
+  s: Services,
+  runtime: OciRuntime,
+  config: SandboxConfig,
+  runtimeHandler: string,
+): Promise<string> {
+  const id = newId();
+  const namespaces = config.security.namespaces;
+  const cgroup = nameCgroup(s, config.cgroupParent, id);
+  const attachment =
+    namespaces.network === 'pod' ? await prepareNetwork(s, id, config) : undefined;
+  s.sandboxes.put({
+    id,
+    config,
+    runtimeHandler,
+    createdAt: nowNs(),
+    phase: 'creating',
+    bootId: s.bootId,
+    cgroup,
+    madeCgroups: s.cgroups.missing(cgroup.parent),
+    attachment,
+    ips: [],
+  });
+  try {
+    const made = await make(s, runtime, id, config, cgroup, attachment);
+    s.sandboxes.update(id, { ...made, ips: made.attachment?.ips ?? [], phase: 'live' });
+  } catch (e: unknown) {
+    await discardSandbox(s, id);
+    throw e;
+  }
+  watchPause(s, id);
+  return id;
+}
+
+/** @throws BerthError `invalid`: the parent does not fit the driver. */
+function nameCgroup(s: Services, parent: string, id: string): CgroupName {
+  try {
+    return cgroupName({ driver: s.cgroupDriver, parent, id, prefix: 'berth' });
+  } catch (e: unknown) {
+    throw invalid('config.linux.cgroup_parent', (e as Error).message);
+  }
+}
+
+function prepareNetwork(s: Services, id: string, config: SandboxConfig): Promise<Attachment> {
+  return s.cni.prepare({
+    sandboxId: id,
+    netnsPath: join(s.paths.sandbox(id).namespaces, 'net'),
+    metadata: config.metadata,
+    portMappings: config.portMappings,
+    ...(config.dns === undefined ? {} : { dns: config.dns }),
+    annotations: config.annotations,
+    cgroupPath: config.cgroupParent,
+  });
+}
+
+async function make(
+  s: Services,
+  runtime: OciRuntime,
+  id: string,
+  config: SandboxConfig,
+  cgroup: CgroupName,
+  attachment: Attachment | undefined,
+): Promise<{ attachment: Attachment | undefined; pause: ProcessIdentity }> {
+  const paths = s.paths.sandbox(id);
+  const { network, ipc } = config.security.namespaces;
+  await writeSandboxFiles(paths, config, network === 'node' ? nodeName() : config.hostname);
+  const kinds: NamespaceKind[] = [...(network === 'pod' ? (['net', 'uts'] as const) : []), ...(ipc === 'pod' ? (['ipc'] as const) : [])];
+  if (kinds.length > 0) {
+    pinNamespaces(paths.namespaces, kinds, () => {
+      if (network === 'pod' && config.hostname !== '') setHostname(config.hostname);
+    });
+  }
+  // Both are waited for: undoing a failed one while the other still works would leave its result.
+  const [networked, paused] = await Promise.allSettled([
+    attachment === undefined ? undefined : s.cni.add(attachment),
+    startPause(s, runtime, id, config, cgroup, kinds),
+  ]);
+  if (networked.status === 'rejected') throw during('network', networked.reason);
+  if (paused.status === 'rejected') throw during('pause container', paused.reason);
+  await writeHosts(paths.hosts, config, networked.value?.ips ?? []);
+  return { attachment: networked.value, pause: paused.value };
+}
+
+async function startPause(
+  s: Services,
+  runtime: OciRuntime,
+  id: string,
+  config: SandboxConfig,
+  cgroup: CgroupName,
+  kinds: readonly NamespaceKind[],
+): Promise<ProcessIdentity> {
+  const paths = s.paths.sandbox(id);
+  const spec = buildSandboxSpec({
+    id,
+    config,
+    namespaces: Object.fromEntries(kinds.map((kind) => [kind, join(paths.namespaces, kind)])),
+    cgroupsPath: cgroup.cgroupsPath,
+    pauseBinary: s.config.pause,
+    rootfs: paths.rootfs,
+    host: s.host,
+    seccompDefault: s.seccomp,
+  });
+  await writeFile(join(paths.dir, 'config.json'), JSON.stringify(spec));
+  const pid = await runtime.run(id, paths.dir, paths.pidFile);
+  const identity = identify(pid);
+  if (identity === undefined) throw new BerthError('internal', 'ended as soon as it had started');
+  return identity;
+}

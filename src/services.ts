@@ -1,0 +1,46 @@
+import type { CgroupDriver, CgroupManager } from '../cgroups/types.ts';
+import type { Config } from './config/schema.ts';
+import type { ContainerRecord } from './container/record.ts';
+import type { StopLoops } from './container/stop-loop.ts';
+import type { WritableLayerUsage } from './container/writable-layer-usage.ts';
+import type { Images } from './image/images.ts';
+import type { Logger } from './log.ts';
+import type { Cni } from './network/cni.ts';
+import type { Paths } from './paths.ts';
+import type { RecordStore } from './persist/record-store.ts';
+import type { ExitWatch } from './runtime/exit-watch.ts';
+import type { OciRuntime } from './runtime/oci/runtime.ts';
+import type { SandboxRecord } from './sandbox/record.ts';
+import type { HostFacts } from './spec/host.ts';
+import type { Poller } from './sys/poller.ts';
+import type { KeyedMutex } from './util/keyed-mutex.ts';
+import type { SingleFlight } from './util/single-flight.ts';
+
+/**
+ * What the verbs work with, put together once in `src/node.ts`. Each verb is a function of this and its
+ * arguments, in a file of its own; state lives only in the members.
+ */
+export interface Services {
+  readonly config: Config;
+  readonly paths: Paths;
+  readonly log: Logger;
+  readonly host: HostFacts;
+  /** Of the running kernel; changes with every boot. */
+  readonly bootId: string;
+  readonly cgroups: CgroupManager;
+  readonly cgroupDriver: CgroupDriver;
+  readonly cni: Cni;
+  readonly images: Images;
+  readonly poller: Poller;
+  /** By handler name; the default also under the empty name. */
+  readonly runtimes: ReadonlyMap<string, OciRuntime>;
+  readonly sandboxes: RecordStore<SandboxRecord>;
+  readonly containers: RecordStore<ContainerRecord>;
+  readonly exits: ExitWatch;
+  readonly stopLoops: StopLoops;
+  readonly layerUsage: WritableLayerUsage;
+  /** RunPodSandbox and CreateContainer in flight, by the caller's key. */
+  readonly creating: SingleFlight<string>;
+  /** One change at a time of each sandbox or container, by id. */
+  readonly locks: KeyedMutex;
+}
