@@ -1,12 +1,13 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { access, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, readdir, readFile, realpath, rm, rmdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { pack } from 'tar-stream';
+import { isErrno } from '../../src/errors.ts';
 
 const exec = promisify(execFile);
 
@@ -14,6 +15,8 @@ const exec = promisify(execFile);
 export interface Containerd {
   endpoint: string;
   directory: string;
+  /** A cgroup path for the test's pods, removed with the rest. */
+  cgroupParent: string;
   /** Log of the daemon, for failures. */
   log(): Promise<string>;
   /** Ends it and removes all that it had. */
@@ -49,10 +52,12 @@ export async function startContainerd(): Promise<Containerd> {
   const daemon: Containerd = {
     endpoint: `unix://${at('containerd.sock')}`,
     directory,
+    cgroupParent: `/${path.basename(directory)}`,
     log: () => readFile(at('containerd.log'), 'utf8'),
     close: async () => {
       await end(process);
       log.close();
+      await removeCgroups(path.basename(directory));
       await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     },
   };
@@ -71,6 +76,17 @@ async function end(process: ChildProcess): Promise<void> {
   if (process.exitCode !== null || process.signalCode !== null) return;
   process.kill('SIGTERM');
   await once(process, 'exit');
+}
+
+/** One of the name in each hierarchy; on cgroup v2 there is but one. Only empty ones can be removed. */
+async function removeCgroups(name: string): Promise<void> {
+  const top = '/sys/fs/cgroup';
+  const hierarchies = [top, ...(await readdir(top)).map((entry) => path.join(top, entry))];
+  for (const hierarchy of hierarchies) {
+    await rmdir(path.join(hierarchy, name)).catch((e: unknown) => {
+      if (!isErrno(e, 'ENOENT', 'ENOTDIR')) throw e;
+    });
+  }
 }
 
 async function ready(process: ChildProcess, socket: string): Promise<void> {

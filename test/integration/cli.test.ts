@@ -106,8 +106,9 @@ describe('pods in containerd', () => {
   }, 60_000);
 
   const berth = (...args: string[]) => start(daemon.endpoint, args);
+  const places = () => ['--pods-dir', pods, '--node-name', 'node-7', '--cgroup-parent', daemon.cgroupParent];
   const run = (yaml: string, ...args: string[]) =>
-    start(daemon.endpoint, ['run', '--pods-dir', pods, '--node-name', 'node-7', ...args, '-'], yaml);
+    start(daemon.endpoint, ['run', ...places(), ...args, '-'], yaml);
 
   it('runs a pod, shows it in every way, and leaves nothing', async () => {
     const started = await run(POD, '-o', 'json');
