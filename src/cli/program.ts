@@ -161,7 +161,7 @@ class Session {
   }
 
   async #connect(options: GlobalOptions): Promise<Client> {
-    const endpoint = options.endpoint ?? (this.io.env['BERTH_ENDPOINT'] || DEFAULT_ENDPOINT);
+    const endpoint = options.endpoint ?? (this.io.env.BERTH_ENDPOINT || DEFAULT_ENDPOINT);
     const [{ Client }, { parseDuration }] = await Promise.all([import('./client.ts'), import('./units.ts')]);
     const timeout = parseDuration(options.timeout ?? '0');
     if (timeout === undefined) {

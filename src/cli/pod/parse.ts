@@ -49,7 +49,7 @@ export function parsePods(text: string, source: string): ParsedPod[] {
  * @throws UsageError
  */
 export function parsePod(value: unknown, where: string): ParsedPod {
-  const kind = isObject(value) ? `${String(value['apiVersion'])} ${String(value['kind'])}` : typeof value;
+  const kind = isObject(value) ? `${String(value.apiVersion)} ${String(value.kind)}` : typeof value;
   if (kind !== 'v1 Pod') {
     throw new UsageError(`${where}: is ${kind}; berth runs documents of apiVersion v1, kind Pod, only`);
   }
