@@ -1,6 +1,7 @@
 import type { CgroupDriver, CgroupManager } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
 import type { ContainerRecord } from './container/record.ts';
+import type { CpuRates } from './container/stats.ts';
 import type { StopLoops } from './container/stop-loop.ts';
 import type { WritableLayerUsage } from './container/writable-layer-usage.ts';
 import type { Images } from './image/images.ts';
@@ -39,6 +40,7 @@ export interface Services {
   readonly exits: ExitWatch;
   readonly stopLoops: StopLoops;
   readonly layerUsage: WritableLayerUsage;
+  readonly cpuRates: CpuRates;
   /** RunPodSandbox and CreateContainer in flight, by the caller's key. */
   readonly creating: SingleFlight<string>;
   /** One change at a time of each sandbox or container, by id. */

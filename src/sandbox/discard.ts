@@ -19,7 +19,7 @@ export async function discardSandbox(s: Services, id: string): Promise<void> {
     { what: 'containers', undo: () => discardContainersOf(s, id) },
     ...shutDownSteps(s, sandbox),
     { what: 'cgroup', undo: () => s.cgroups.remove(sandbox.cgroup.path) },
-    { what: 'parent cgroups', undo: () => removeIfEmpty(s.cgroups, sandbox.madeCgroups) },
+    { what: 'parent cgroups', undo: () => removeMadeCgroups(s, sandbox) },
     { what: 'files', undo: () => rm(s.paths.sandbox(id).dir, { recursive: true, force: true }) },
   ]);
   if (failures.length === 0) {
@@ -64,4 +64,18 @@ async function discardContainersOf(s: Services, sandboxId: string): Promise<void
   await Promise.all(ids.map((id) => s.locks.run(id, () => discardContainer(s, id))));
   const left = ids.filter((id) => s.containers.get(id) !== undefined);
   if (left.length > 0) throw new BerthError('internal', `${left.length} not gone yet`);
+}
+
+/**
+ * Removes the parent cgroups that this sandbox caused to exist. One that another sandbox still uses is
+ * that one's to remove from now on.
+ */
+async function removeMadeCgroups(s: Services, sandbox: SandboxRecord): Promise<void> {
+  const inUse = await removeIfEmpty(sandbox.madeCgroups);
+  if (inUse.length === 0) return;
+  const heir = [...s.sandboxes.values()].find(
+    (other) => other.id !== sandbox.id && other.cgroup.parent === sandbox.cgroup.parent,
+  );
+  if (heir === undefined) return;
+  s.sandboxes.update(heir.id, { madeCgroups: [...new Set([...heir.madeCgroups, ...inUse])] });
 }

@@ -1,5 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import type { SandboxPaths } from '../paths.ts';
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, mount } from '../sys/mount.ts';
 import type { DnsConfig, SandboxConfig } from './config.ts';
@@ -8,7 +7,11 @@ import type { DnsConfig, SandboxConfig } from './config.ts';
 const SHM_BYTES = 64 * 1024 * 1024;
 
 /** Makes the sandbox's directory with all that does not depend on the network. */
-export async function writeSandboxFiles(paths: SandboxPaths, config: SandboxConfig, hostname: string): Promise<void> {
+export async function writeSandboxFiles(
+  paths: SandboxPaths,
+  config: SandboxConfig,
+  hostname: string,
+): Promise<void> {
   await mkdir(paths.rootfs, { recursive: true, mode: 0o711 });
   await Promise.all([
     writeFile(paths.hostname, `${hostname}\n`),

@@ -8,7 +8,9 @@ import { newId } from '../id.ts';
 import type { Attachment } from '../network/attachment.ts';
 import type { OciRuntime } from '../runtime/oci/runtime.ts';
 import type { Services } from '../services.ts';
+import { stringifyOci } from '../spec/json.ts';
 import { buildSandboxSpec } from '../spec/sandbox.ts';
+import { loadSeccomp } from '../spec/seccomp-load.ts';
 import { validateSandboxConfig } from '../spec/validate.ts';
 import { type NamespaceKind, pinNamespaces, setHostname } from '../sys/namespaces.ts';
 import { identify, type ProcessIdentity } from '../sys/process-identity.ts';
@@ -28,7 +30,11 @@ import { isReady, type SandboxRecord, sandboxKey } from './record.ts';
  * @returns the sandbox's id, once it is READY and its addresses are known
  * @throws BerthError `invalid` naming the field, `alreadyExists`, `unavailable` without a network
  */
-export async function runPodSandbox(s: Services, config: SandboxConfig, runtimeHandler: string): Promise<string> {
+export async function runPodSandbox(
+  s: Services,
+  config: SandboxConfig,
+  runtimeHandler: string,
+): Promise<string> {
   validateSandboxConfig(config);
   const runtime = s.runtimes.get(runtimeHandler);
   if (runtime === undefined) {
@@ -47,9 +53,11 @@ export async function runPodSandbox(s: Services, config: SandboxConfig, runtimeH
 function sameSandbox(existing: SandboxRecord, config: SandboxConfig, runtimeHandler: string): string {
   const { name, namespace, attempt } = config.metadata;
   const what = `sandbox ${namespace}/${name} attempt ${attempt}`;
-  if (!isReady(existing)) throw new BerthError('alreadyExists', `${what} exists and is not ready; remove it first`);
+  if (!isReady(existing))
+    throw new BerthError('alreadyExists', `${what} exists and is not ready; remove it first`);
   const differing = Object.keys({ ...existing.config, ...config }).filter(
-    (field) => !isDeepStrictEqual(existing.config[field as keyof SandboxConfig], config[field as keyof SandboxConfig]),
+    (field) =>
+      !isDeepStrictEqual(existing.config[field as keyof SandboxConfig], config[field as keyof SandboxConfig]),
   );
   if (existing.runtimeHandler !== runtimeHandler) differing.push('runtime_handler');
   if (differing.length === 0) return existing.id;
@@ -65,8 +73,7 @@ async function create(
   const id = newId();
   const namespaces = config.security.namespaces;
   const cgroup = nameCgroup(s, config.cgroupParent, id);
-  const attachment =
-    namespaces.network === 'pod' ? await prepareNetwork(s, id, config) : undefined;
+  const attachment = namespaces.network === 'pod' ? await prepareNetwork(s, id, config) : undefined;
   s.sandboxes.put({
     id,
     config,
@@ -122,7 +129,10 @@ async function make(
   const paths = s.paths.sandbox(id);
   const { network, ipc } = config.security.namespaces;
   await writeSandboxFiles(paths, config, network === 'node' ? nodeName() : config.hostname);
-  const kinds: NamespaceKind[] = [...(network === 'pod' ? (['net', 'uts'] as const) : []), ...(ipc === 'pod' ? (['ipc'] as const) : [])];
+  const kinds: NamespaceKind[] = [
+    ...(network === 'pod' ? (['net', 'uts'] as const) : []),
+    ...(ipc === 'pod' ? (['ipc'] as const) : []),
+  ];
   if (kinds.length > 0) {
     pinNamespaces(paths.namespaces, kinds, () => {
       if (network === 'pod' && config.hostname !== '') setHostname(config.hostname);
@@ -148,6 +158,7 @@ async function startPause(
   kinds: readonly NamespaceKind[],
 ): Promise<ProcessIdentity> {
   const paths = s.paths.sandbox(id);
+  const sc = config.security;
   const spec = buildSandboxSpec({
     id,
     config,
@@ -156,9 +167,14 @@ async function startPause(
     pauseBinary: s.config.pause,
     rootfs: paths.rootfs,
     host: s.host,
-    seccompDefault: s.seccomp,
+    seccomp: await loadSeccomp(
+      sc.seccomp,
+      sc.privileged,
+      'config.linux.security_context.seccomp',
+      s.config.seccomp_profile,
+    ),
   });
-  await writeFile(join(paths.dir, 'config.json'), JSON.stringify(spec));
+  await writeFile(join(paths.dir, 'config.json'), stringifyOci(spec));
   const pid = await runtime.run(id, paths.dir, paths.pidFile);
   const identity = identify(pid);
   if (identity === undefined) throw new BerthError('internal', 'ended as soon as it had started');

@@ -18,7 +18,9 @@ export async function stopPodSandbox(s: Services, id: string): Promise<void> {
   // The kubelet has stopped them before, with their grace; whatever runs now gets none.
   const stops = await Promise.allSettled(containers.map((c) => stopContainer(s, c.id, 0)));
   const stuck = stops.flatMap((stop, i) =>
-    stop.status === 'rejected' ? [`container ${containers[i]?.config.metadata.name}: ${stop.reason.message}`] : [],
+    stop.status === 'rejected'
+      ? [`container ${containers[i]?.config.metadata.name}: ${stop.reason.message}`]
+      : [],
   );
   const failures = await s.locks.run(id, async () => {
     const sandbox = s.sandboxes.get(id);
@@ -28,5 +30,6 @@ export async function stopPodSandbox(s: Services, id: string): Promise<void> {
     return tearDown(shutDownSteps(s, sandbox));
   });
   const problems = [...stuck, ...failures];
-  if (problems.length > 0) throw new BerthError('internal', `the sandbox is not wholly stopped: ${problems.join('; ')}`);
+  if (problems.length > 0)
+    throw new BerthError('internal', `the sandbox is not wholly stopped: ${problems.join('; ')}`);
 }

@@ -18,7 +18,7 @@ export interface OciRuntimeOptions {
 /**
  * A program with runc's command line (runc, crun, youki, runsc): one method per verb. Creating goes
  * through conmon (see conmon.ts) where a container has stdio worth keeping, and through
- * {@link OciRuntime.create} where it has none.
+ * {@link OciRuntime.run} where it has none.
  */
 export class OciRuntime {
   readonly path: string;
@@ -40,9 +40,17 @@ export class OciRuntime {
     ];
   }
 
-  /** `create` without a monitor: stdio is /dev/null. The init's pid is read from `pidFile`. */
-  async create(id: string, bundle: string, pidFile: string): Promise<number> {
-    await this.#verb('create', ['--bundle', bundle, '--pid-file', pidFile, id]);
+  /**
+   * Creates and starts a container without a monitor, with /dev/null for stdio: one process less to wait
+   * for than `create` and `start`. Returns the init's pid.
+   */
+  async run(id: string, bundle: string, pidFile: string): Promise<number> {
+    // The container inherits the standard streams, so a pipe would never end.
+    await this.#verb(
+      'run',
+      ['--detach', '--bundle', bundle, '--pid-file', pidFile, id],
+      `${bundle}/runtime.log`,
+    );
     return readPidFile(pidFile);
   }
 
@@ -63,9 +71,13 @@ export class OciRuntime {
     await this.#verb('delete', ['--force', id]);
   }
 
-  /** The verb's arguments for `run` in exec-sync; see `runc exec --help`. */
-  execArgs(id: string, processSpec: string, pidFile: string): string[] {
-    return [this.path, ...this.globalArgs(), 'exec', '--process', processSpec, '--pid-file', pidFile, id];
+  /**
+   * The command line that runs a process (an OCI process object in a file) in a container and waits for
+   * it: stdio and exit code are the process's. With `log`, stderr carries nothing of the runtime's own.
+   */
+  execArgs(id: string, files: { processSpec: string; pidFile: string; log: string }): [string, ...string[]] {
+    const { processSpec, pidFile, log } = files;
+    return [this.path, ...this.globalArgs(log), 'exec', '--process', processSpec, '--pid-file', pidFile, id];
   }
 
   /** The runtime's own version line, for `berth info`. */
@@ -74,16 +86,16 @@ export class OciRuntime {
     return stdout.toString().split('\n')[0] ?? '';
   }
 
-  async #verb(verb: string, args: string[]): Promise<RunResult> {
-    const result = await run([this.path, ...this.globalArgs(), verb, ...args], {
+  /** With `log` the verb's messages go to that file, and its standard streams to /dev/null. */
+  async #verb(verb: string, args: string[], log?: string): Promise<void> {
+    const result = await run([this.path, ...this.globalArgs(log), verb, ...args], {
       timeoutMs: RUNTIME_TIMEOUT_MS,
       maxOutput: 1024 * 1024,
+      ...(log === undefined ? {} : { stdout: 'ignore', stderr: 'ignore' }),
     });
-    if (result.code === 0) return result;
-    throw new BerthError(
-      'internal',
-      runtimeMessage(result.stderr.toString()) || `${verb}: ${exitText(result)}`,
-    );
+    if (result.code === 0) return;
+    const said = log === undefined ? result.stderr.toString() : await readFile(log, 'utf8').catch(() => '');
+    throw new BerthError('internal', runtimeMessage(said) || `${verb}: ${exitText(result)}`);
   }
 }
 

@@ -1,0 +1,162 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { cgroupName } from '../../cgroups/index.ts';
+import { BerthError, during, notFound } from '../errors.ts';
+import { newId } from '../id.ts';
+import type { Image } from '../image/types.ts';
+import { createWithConmon, RuntimeCreateError, type Started } from '../runtime/oci/conmon.ts';
+import { runtimeMessage } from '../runtime/oci/runtime.ts';
+import { isReady, type SandboxRecord } from '../sandbox/record.ts';
+import type { Services } from '../services.ts';
+import { stringifyOci } from '../spec/json.ts';
+import { validateContainerConfig } from '../spec/validate.ts';
+import { identify } from '../sys/process-identity.ts';
+import { nowNs } from '../util/nanoseconds.ts';
+import type { ContainerConfig } from './config.ts';
+import { discardContainer } from './discard.ts';
+import { watchContainer } from './exit.ts';
+import { containerLogPath, makeLogDirectory } from './log-path.ts';
+import { type ContainerRecord, containerKey } from './record.ts';
+import { mountRootfs } from './rootfs.ts';
+import { containerSpec } from './spec.ts';
+
+/**
+ * CreateContainer: snapshot, OCI spec, monitor and the OCI runtime's `create`.
+ *
+ * A call with the name and attempt of one in flight joins it. What the OCI runtime itself refuses (a
+ * command that does not exist, a mount that cannot be made) is not an error here: as with containerd the
+ * container is CREATED, and StartContainer reports it, so that the pod shows a StartError with its code.
+ *
+ * @returns the container's id
+ * @throws BerthError `invalid` naming the field, `notFound` for sandbox or image, `alreadyExists`
+ */
+export async function createContainer(
+  s: Services,
+  sandboxId: string,
+  config: ContainerConfig,
+): Promise<string> {
+  const sandbox = s.sandboxes.require(sandboxId);
+  if (!isReady(sandbox))
+    throw new BerthError('precondition', 'the sandbox is not ready: it has been stopped');
+  validateContainerConfig(config, sandbox.config);
+  const image = s.images.get(config.image.image);
+  if (image === undefined) throw notFound(`image "${config.image.image}" (pull it first)`);
+  const key = containerKey(sandboxId, config);
+  const running = s.creating.get(key);
+  if (running !== undefined) return running;
+  const existing = [...s.containers.values()].find(
+    (c) => c.phase === 'live' && containerKey(c.sandboxId, c.config) === key,
+  );
+  if (existing !== undefined) return sameContainer(existing, config);
+  return s.creating.run(key, () => create(s, sandbox, config, image));
+}
+
+function sameContainer(existing: ContainerRecord, config: ContainerConfig): string {
+  const differing = Object.keys({ ...existing.config, ...config }).filter(
+    (field) =>
+      !isDeepStrictEqual(
+        existing.config[field as keyof ContainerConfig],
+        config[field as keyof ContainerConfig],
+      ),
+  );
+  if (differing.length === 0) return existing.id;
+  const { name, attempt } = config.metadata;
+  throw new BerthError(
+    'alreadyExists',
+    `container ${name} attempt ${attempt} exists with another ${differing.join(', ')}`,
+  );
+}
+
+async function create(
+  s: Services,
+  sandbox: SandboxRecord,
+  config: ContainerConfig,
+  image: Image,
+): Promise<string> {
+  const id = newId();
+  const container: ContainerRecord = {
+    id,
+    sandboxId: sandbox.id,
+    config,
+    imageId: image.id,
+    createdAt: nowNs(),
+    phase: 'creating',
+    logPath: containerLogPath(s.paths.container(id), sandbox.config, config),
+    cgroup: cgroupName({ driver: s.cgroupDriver, parent: sandbox.config.cgroupParent, id, prefix: 'berth' }),
+    stopSignal: config.stopSignal ?? (image.config.stopSignal || 'SIGTERM'),
+    resources: config.resources,
+  };
+  s.containers.put(container);
+  try {
+    const made = await make(s, sandbox, container, image);
+    // The sandbox may have been stopped meanwhile; nobody would ever stop this container.
+    if (!isReady(s.sandboxes.require(sandbox.id))) {
+      throw new BerthError('precondition', 'the sandbox was stopped while the container was being created');
+    }
+    s.containers.update(id, { ...made, phase: 'live' });
+  } catch (e: unknown) {
+    await discardContainer(s, id);
+    throw e;
+  }
+  if (s.containers.require(id).createError === undefined) watchContainer(s, id);
+  return id;
+}
+
+async function make(
+  s: Services,
+  sandbox: SandboxRecord,
+  container: ContainerRecord,
+  image: Image,
+): Promise<Partial<ContainerRecord>> {
+  const paths = s.paths.container(container.id);
+  await mountRootfs(s, paths, image);
+  const spec = await containerSpec(s, sandbox, container, image);
+  await writeFile(paths.spec, stringifyOci(spec));
+  await makeLogDirectory(container.logPath);
+  const { uid, gid, additionalGids } = spec.process.user;
+  const user = { uid, gid, supplementalGroups: additionalGids };
+  try {
+    return { user, ...identities(await monitor(s, sandbox, container)) };
+  } catch (e: unknown) {
+    if (!(e instanceof RuntimeCreateError)) throw during('monitor', e);
+    return { user, createError: await betterMessage(paths.runtimeLog, e.message) };
+  }
+}
+
+function monitor(
+  s: Services,
+  sandbox: SandboxRecord,
+  { id, config, logPath }: ContainerRecord,
+): Promise<Started> {
+  const runtime = s.runtimes.get(sandbox.runtimeHandler);
+  if (runtime === undefined) {
+    throw new BerthError(
+      'precondition',
+      `the handler "${sandbox.runtimeHandler}" is not configured any more`,
+    );
+  }
+  return createWithConmon({
+    conmon: s.config.conmon,
+    runtime,
+    id,
+    name: config.metadata.name,
+    paths: s.paths.container(id),
+    exitsDir: s.paths.exits,
+    logPath,
+    tty: config.tty,
+    stdin: config.stdin,
+    stdinOnce: config.stdinOnce,
+  });
+}
+
+function identities({ pid, conmonPid }: Started): Partial<ContainerRecord> {
+  const init = identify(pid);
+  const conmon = identify(conmonPid);
+  return { ...(init === undefined ? {} : { init }), ...(conmon === undefined ? {} : { conmon }) };
+}
+
+/** conmon passes on only the first bytes of the runtime's stderr; the runtime's log has the whole. */
+async function betterMessage(runtimeLog: string, message: string): Promise<string> {
+  const logged = runtimeMessage(await readFile(runtimeLog, 'utf8').catch(() => ''));
+  return logged || message;
+}

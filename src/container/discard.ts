@@ -1,0 +1,43 @@
+import { rm } from 'node:fs/promises';
+import type { Services } from '../services.ts';
+import { signal } from '../sys/process-identity.ts';
+import { tearDown } from '../util/teardown.ts';
+import { reapContainer } from './exit.ts';
+import { removeWritableLayer } from './rootfs.ts';
+
+/**
+ * Kills a container and forgets it. From the first moment it is not listed and holds no name; what cannot
+ * be removed now stays on the to-do list (records in phase `removing`) and is tried again.
+ */
+export async function discardContainer(s: Services, id: string): Promise<void> {
+  const container = s.containers.update(id, { phase: 'removing' });
+  const paths = s.paths.container(id);
+  const failures = await tearDown([
+    {
+      what: 'running parts',
+      undo: async () => {
+        await reapContainer(s, id);
+        if (s.containers.require(id).reaped !== true) throw new Error('not all could be removed');
+      },
+    },
+    {
+      what: 'monitor',
+      undo: () => void (container.conmon !== undefined && signal(container.conmon, 'SIGKILL')),
+    },
+    { what: 'bundle', undo: () => rm(paths.bundle, { recursive: true, force: true }) },
+    { what: 'writable layer', undo: () => removeWritableLayer(paths) },
+  ]);
+  if (failures.length === 0) {
+    s.exits.forget(id);
+    s.layerUsage.forget(id);
+    s.cpuRates.forget(id);
+    s.containers.delete(id);
+    return;
+  }
+  const cleanup = { attempts: (container.cleanup?.attempts ?? 0) + 1, lastError: failures.join('; ') };
+  s.containers.update(id, { cleanup });
+  s.log.warn(
+    { container: id, ...cleanup },
+    'a container could not be removed wholly; it will be tried again',
+  );
+}

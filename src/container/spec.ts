@@ -1,0 +1,107 @@
+import { close, constants, fstat, read } from 'node:fs';
+import { hostname as nodeName } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { BerthError, invalid, isErrno } from '../errors.ts';
+import type { Image } from '../image/types.ts';
+import type { SandboxRecord } from '../sandbox/record.ts';
+import type { Services } from '../services.ts';
+import { buildContainerSpec } from '../spec/container.ts';
+import { findDevices, hostDevices } from '../spec/devices.ts';
+import { loadSeccomp } from '../spec/seccomp-load.ts';
+import type { Spec } from '../spec/types.ts';
+import { isAlive } from '../sys/process-identity.ts';
+import { openInRoot } from '../sys/safe-path.ts';
+import { makeMountSources } from './mount-sources.ts';
+import type { ContainerRecord } from './record.ts';
+
+/** /etc/passwd and /etc/group of real images stay far below this; bytes. */
+const MAX_ROOTFS_FILE = 8 * 1024 * 1024;
+
+/** Gathers what a container's spec is made from and builds it. The root file system must be mounted. */
+export async function containerSpec(
+  s: Services,
+  sandbox: SandboxRecord,
+  container: ContainerRecord,
+  image: Image,
+): Promise<Spec> {
+  const { config } = container;
+  const sc = config.security;
+  const files = s.paths.sandbox(sandbox.id);
+  const { network, ipc } = sandbox.config.security.namespaces;
+  const rootfs = s.paths.container(container.id).rootfs;
+  await makeMountSources(config.mounts);
+  const [devices, seccomp, resolved] = await Promise.all([
+    findDevices(config.devices),
+    loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),
+    sc.privileged ? hostDevices() : [],
+  ]);
+  return buildContainerSpec({
+    config,
+    image: image.config,
+    sandbox: { id: sandbox.id, config: sandbox.config },
+    rootfs,
+    cgroupsPath: container.cgroup.cgroupsPath,
+    namespaces: {
+      ...(network === 'pod'
+        ? { net: join(files.namespaces, 'net'), uts: join(files.namespaces, 'uts') }
+        : {}),
+      ...(ipc === 'pod' ? { ipc: join(files.namespaces, 'ipc') } : {}),
+      pid: pidNamespacePath(s, sandbox, container),
+    },
+    files: {
+      hosts: files.hosts,
+      hostname: files.hostname,
+      resolvConf: files.resolvConf,
+      shm: ipc === 'pod' ? files.shm : '/dev/shm',
+    },
+    hostname: network === 'pod' ? sandbox.config.hostname : nodeName(),
+    devices,
+    hostDevices: resolved,
+    seccomp,
+    host: s.host,
+    readRootfsFile: (path) => readRootfsFile(rootfs, path),
+  });
+}
+
+/** The PID namespace to join: the pause container's, or that of the container to be debugged. */
+function pidNamespacePath(
+  s: Services,
+  sandbox: SandboxRecord,
+  { config }: ContainerRecord,
+): string | undefined {
+  const { pid, targetId } = config.security.namespaces;
+  if (pid === 'pod') return sandbox.pause === undefined ? undefined : `/proc/${sandbox.pause.pid}/ns/pid`;
+  if (pid !== 'target') return undefined;
+  const field = 'config.linux.security_context.namespace_options.target_id';
+  const target = s.containers.get(targetId);
+  if (target === undefined || target.sandboxId !== sandbox.id)
+    throw invalid(field, 'no such container in this sandbox');
+  if (target.init === undefined || target.exit !== undefined || !isAlive(target.init)) {
+    throw new BerthError('precondition', `${field}: that container is not running`);
+  }
+  return `/proc/${target.init.pid}/ns/pid`;
+}
+
+const readFd = promisify(read);
+const statFd = promisify(fstat);
+const closeFd = promisify(close);
+
+/** A file of the image, with links resolved inside it; undefined when there is none. */
+async function readRootfsFile(rootfs: string, path: string): Promise<string | undefined> {
+  let fd: number;
+  try {
+    fd = openInRoot(rootfs, path, constants.O_RDONLY);
+  } catch (e: unknown) {
+    if (isErrno(e, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw e;
+  }
+  try {
+    const { size } = await statFd(fd);
+    if (size > MAX_ROOTFS_FILE) throw new BerthError('exhausted', `the image's ${path} is larger than 8 MiB`);
+    const { bytesRead, buffer } = await readFd(fd, Buffer.alloc(size), 0, size, 0);
+    return buffer.toString('utf8', 0, bytesRead);
+  } finally {
+    await closeFd(fd);
+  }
+}

@@ -1,0 +1,49 @@
+import { BerthError, messageOf } from '../errors.ts';
+import type { Services } from '../services.ts';
+import { nowNs } from '../util/nanoseconds.ts';
+import { reapContainer } from './exit.ts';
+import { type ContainerRecord, containerState } from './record.ts';
+
+/** Docker's and containerd's code for a container whose command could not be started. */
+const START_ERROR_CODE = 128;
+
+/**
+ * StartContainer: runs the container's command. One that cannot be started becomes EXITED with code 128
+ * and reason StartError, so that the kubelet backs off and shows the message.
+ *
+ * @throws BerthError `notFound`; `precondition` when it is not CREATED; `internal` with the OCI runtime's message
+ */
+export async function startContainer(s: Services, id: string): Promise<void> {
+  const container = live(s, id);
+  await s.locks.run(id, async () => {
+    const state = containerState(live(s, id));
+    if (state !== 'created') throw new BerthError('precondition', `the container is ${state}, not created`);
+    const runtime = s.runtimes.get(s.sandboxes.require(container.sandboxId).runtimeHandler);
+    if (container.createError !== undefined) await failStart(s, id, container.createError);
+    // Before the start: a command that ends at once must not seem to have ended before it began.
+    const startedAt = nowNs();
+    try {
+      await runtime?.start(id);
+    } catch (e: unknown) {
+      await failStart(s, id, messageOf(e));
+    }
+    s.containers.update(id, { startedAt });
+  });
+}
+
+/** @throws BerthError `notFound` for what is not listed, too. */
+export function live(s: Services, id: string): ContainerRecord {
+  const container = s.containers.require(id);
+  if (container.phase !== 'live') throw new BerthError('notFound', `container "${id}" not found`);
+  return container;
+}
+
+async function failStart(s: Services, id: string, message: string): Promise<never> {
+  const now = nowNs();
+  s.containers.update(id, {
+    startedAt: now,
+    exit: { code: START_ERROR_CODE, finishedAt: now, reason: 'StartError', message },
+  });
+  await reapContainer(s, id);
+  throw new BerthError('internal', `failed to start the container: ${message}`);
+}

@@ -1,0 +1,57 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { BerthError, messageOf } from '../errors.ts';
+import type { Services } from '../services.ts';
+import { recordExit } from './exit.ts';
+import { containerState } from './record.ts';
+
+/** After SIGKILL only the kernel can hold a process; then the caller is told, milliseconds. */
+const KILL_WAIT_MS = 15_000;
+
+/**
+ * StopContainer: the stop signal, the grace period, then SIGKILL to all of the container's cgroup.
+ * Returns when the container's end is on record. Absent and exited ones are done; of several calls for
+ * one container the shortest grace counts.
+ *
+ * @param timeoutSeconds grace; 0 kills at once
+ * @throws BerthError `deadline` when even SIGKILL did not end it
+ */
+export async function stopContainer(s: Services, id: string, timeoutSeconds: number): Promise<void> {
+  const container = s.containers.get(id);
+  if (container === undefined || container.phase !== 'live' || container.exit !== undefined) return;
+  if (container.createError !== undefined) {
+    await recordExit(s, id);
+    return;
+  }
+  await s.stopLoops.run(id, Math.max(timeoutSeconds, 0) * 1000, (graceOver) =>
+    stop(s, id, timeoutSeconds <= 0, graceOver),
+  );
+}
+
+async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise<void>): Promise<void> {
+  const ended = s.exits.ended(id);
+  const container = s.containers.require(id);
+  if (!atOnce && containerState(container) === 'running') {
+    await sendStopSignal(s, id);
+    await Promise.race([ended, graceOver]);
+  }
+  if (s.containers.get(id)?.exit === undefined) {
+    await s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(KILL_WAIT_MS));
+  }
+  const waiting = new AbortController();
+  const tooLong = delay(KILL_WAIT_MS, true, { signal: waiting.signal }).catch(() => false);
+  const stuck = await Promise.race([ended.then(() => false), tooLong]);
+  waiting.abort();
+  if (stuck) {
+    throw new BerthError('deadline', `SIGKILL did not end the container within ${KILL_WAIT_MS / 1000} s`);
+  }
+}
+
+async function sendStopSignal(s: Services, id: string): Promise<void> {
+  const { sandboxId, stopSignal } = s.containers.require(id);
+  try {
+    await s.runtimes.get(s.sandboxes.require(sandboxId).runtimeHandler)?.kill(id, stopSignal);
+  } catch (e: unknown) {
+    // It may have ended in between. If not, the end of grace kills it.
+    s.log.debug({ container: id, reason: messageOf(e) }, 'the stop signal was not delivered');
+  }
+}

@@ -1,0 +1,182 @@
+import { access, mkdir, open, readFile } from 'node:fs/promises';
+import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
+import type { CgroupDriver, CgroupMode } from '../cgroups/types.ts';
+import type { Config } from './config/schema.ts';
+import { CpuRates } from './container/stats.ts';
+import { StopLoops } from './container/stop-loop.ts';
+import { WritableLayerUsage } from './container/writable-layer-usage.ts';
+import { BerthError, messageOf } from './errors.ts';
+import { Images } from './image/images.ts';
+import type { Logger } from './log.ts';
+import { Cni } from './network/cni.ts';
+import { ConfWatcher } from './network/conf-watch.ts';
+import { Paths } from './paths.ts';
+import { Database } from './persist/database.ts';
+import { RecordStore } from './persist/record-store.ts';
+import { recover, retryRemovals } from './recover.ts';
+import { ExitWatch } from './runtime/exit-watch.ts';
+import { OciRuntime } from './runtime/oci/runtime.ts';
+import type { Services } from './services.ts';
+import { readHostFacts } from './spec/host.ts';
+import { inheritedEnvironment } from './sys/exec.ts';
+import { tryLock } from './sys/flock.ts';
+import { prepareNamespaceDir, releaseNamespaceDir } from './sys/namespaces.ts';
+import { Poller } from './sys/poller.ts';
+import { KeyedMutex } from './util/keyed-mutex.ts';
+import { SingleFlight } from './util/single-flight.ts';
+
+/** Between two tries at what could not be taken down, milliseconds. */
+const RETRY_MS = 10_000;
+
+/** A running berth without its RPC server. */
+export interface Node {
+  readonly services: Services;
+  /** Resolves when records and reality agree again; never rejects. */
+  readonly recovered: Promise<void>;
+  /** Ends what runs in this process; pods go on. Repeatable. */
+  close(): Promise<void>;
+}
+
+/**
+ * Puts berth together: takes the lock on `root`, opens the database, looks at the host, and begins to
+ * recover what an earlier berthd left.
+ *
+ * @throws BerthError `precondition` when another berthd serves this root or a program is missing
+ */
+export async function startNode(config: Config, log: Logger): Promise<Node> {
+  const paths = new Paths(config.root, config.state);
+  for (const dir of [
+    paths.root,
+    paths.state,
+    paths.exits,
+    paths.sandboxes,
+    paths.bundles,
+    paths.writableLayers,
+  ]) {
+    await mkdir(dir, { recursive: true, mode: 0o711 });
+  }
+  const lock = await open(paths.lock, 'w', 0o600);
+  if (!tryLock(lock.fd)) {
+    await lock.close();
+    throw new BerthError(
+      'precondition',
+      `another berthd serves root = "${paths.root}"; stop it or choose another root`,
+    );
+  }
+  await requirePrograms(config);
+  // Namespaces are pinned below it: see there why it is a mount of its own.
+  prepareNamespaceDir(paths.sandboxes);
+  const db = new Database(paths.database);
+  const poller = new Poller();
+  const watcher = new ConfWatcher(config.network.conf_dir, log);
+  await watcher.refresh();
+  const services = await build(config, log, { paths, db, poller, watcher });
+  await services.images.sweep();
+  const recovered = recover(services).catch((e: unknown) => {
+    log.error({ reason: messageOf(e) }, 'recovery did not end');
+  });
+  const retry = setInterval(() => void retryRemovals(services).catch(() => {}), RETRY_MS);
+  retry.unref();
+  let closing: Promise<void> | undefined;
+  const close = async (): Promise<void> => {
+    clearInterval(retry);
+    await services.images.close();
+    await services.creating.settled();
+    services.cni.close();
+    watcher.close();
+    await poller.close();
+    if ([...services.sandboxes.values()].length === 0) releaseNamespaceDir(paths.sandboxes);
+    db.close();
+    await lock.close();
+  };
+  return { services, recovered, close: () => (closing ??= close()) };
+}
+
+interface Parts {
+  paths: Paths;
+  db: Database;
+  poller: Poller;
+  watcher: ConfWatcher;
+}
+
+async function build(config: Config, log: Logger, { paths, db, poller, watcher }: Parts): Promise<Services> {
+  const { mode, manager } = detectCgroups();
+  const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
+  return {
+    config,
+    paths,
+    log,
+    poller,
+    cgroupDriver,
+    cgroups: manager(cgroupDriver),
+    host: await readHostFacts(await cgroupFacts(mode)),
+    bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
+    cni: new Cni({ watcher, host: { binDirs: config.network.bin_dirs, env: inheritedEnvironment() }, log }),
+    images: new Images({
+      db,
+      root: paths.images,
+      hostsDir: config.images.registry_config_dir,
+      pinnedGlobs: config.pinned_images,
+      logger: log,
+    }),
+    runtimes: runtimes(config, paths, cgroupDriver),
+    sandboxes: new RecordStore(db, 'sandboxes', 'sandbox'),
+    containers: new RecordStore(db, 'containers', 'container', { sandbox_id: (c) => c.sandboxId }),
+    exits: new ExitWatch(poller, log),
+    stopLoops: new StopLoops(),
+    layerUsage: new WritableLayerUsage(),
+    cpuRates: new CpuRates(),
+    creating: new SingleFlight(),
+    locks: new KeyedMutex(),
+  };
+}
+
+/** The default handler is also known under the empty name, which is what a pod without RuntimeClass asks for. */
+function runtimes(config: Config, paths: Paths, driver: CgroupDriver): Map<string, OciRuntime> {
+  const map = new Map<string, OciRuntime>();
+  for (const [name, { type, path }] of Object.entries(config.runtimes)) {
+    if (type !== 'oci') {
+      throw new BerthError('unimplemented', `runtimes.${name}.type: "shim" is not supported yet; use "oci"`);
+    }
+    map.set(name, new OciRuntime({ path, root: paths.runtime(name), systemdCgroup: driver === 'systemd' }));
+  }
+  const standard = map.get(config.default_runtime);
+  if (standard !== undefined) map.set('', standard);
+  return map;
+}
+
+async function cgroupFacts(mode: CgroupMode) {
+  if (mode === 'v2') return { unifiedCgroups: true, swapAccounting: true, hugetlb: true };
+  const [swap, huge] = await Promise.all([
+    exists('/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes'),
+    exists('/sys/fs/cgroup/hugetlb'),
+  ]);
+  return { unifiedCgroups: false, swapAccounting: swap, hugetlb: huge };
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Says at start what would otherwise fail with the first pod. */
+async function requirePrograms(config: Config): Promise<void> {
+  const programs: [string, string, string][] = [
+    ['conmon', config.conmon, 'conmon'],
+    ['pause', config.pause, 'catatonit'],
+    ...Object.entries(config.runtimes).map(([name, { path }]): [string, string, string] => [
+      `runtimes.${name}.path`,
+      path,
+      name,
+    ]),
+  ];
+  for (const [key, path, debianPackage] of programs) {
+    if (await exists(path)) continue;
+    throw new BerthError(
+      'precondition',
+      `${key}: ${path} does not exist; install it (Debian: apt-get install ${debianPackage}) or configure where it is`,
+    );
+  }
+}
