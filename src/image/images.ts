@@ -13,6 +13,8 @@ import { list } from './list.ts';
 import { MAX_MANIFEST_BYTES } from './manifest.ts';
 import { pinnedMatcher } from './pinned.ts';
 import { hostPlatform, type Platform } from './platform.ts';
+import { type PullOptions, Pulls } from './pull.ts';
+import type { RegistryAuth } from './registry/auth.ts';
 import { remove } from './remove.ts';
 import { resolve } from './status.ts';
 import { ImageStore } from './store.ts';
@@ -35,6 +37,7 @@ export interface ImagesOptions {
 export class Images {
   readonly #options: ImagesOptions;
   readonly #deps: ImageDeps;
+  readonly #pulls: Pulls;
   readonly #closing = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
 
@@ -49,6 +52,17 @@ export class Images {
       platform: options.platform ?? hostPlatform(),
       fetching: new SingleFlight(),
     };
+    this.#pulls = new Pulls({ ...this.#deps, hostsDir: options.hostsDir });
+  }
+
+  /**
+   * Pulls an image; the same one wanted twice at once is pulled once. Asks the registry even when the image is
+   * there, as a tag may have moved.
+   *
+   * @throws BerthError as `Pulls.pull`
+   */
+  pull(ref: string, auth?: RegistryAuth, options: PullOptions = {}): Promise<Image> {
+    return this.#run(options.signal, (signal) => this.#pulls.pull(ref, auth, { ...options, signal }));
   }
 
   /** See `importArchive`. */
