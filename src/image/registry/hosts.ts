@@ -117,7 +117,7 @@ function origin(host: string): RegistryHost {
 
 async function toHost(server: string, config: HostConfig, folder: string): Promise<RegistryHost> {
   const file = join(folder, 'hosts.toml');
-  const url = URL.parse(server.startsWith('http') ? server : `https://${server}`);
+  const url = URL.parse(server.includes('://') ? server : `https://${server}`);
   if (url === null || !/^https?:$/.test(url.protocol))
     throw wrong(file, `"${server}" is no http or https URL`);
   if (url.username !== '' || url.password !== '') throw wrong(file, 'a URL may not contain credentials');
