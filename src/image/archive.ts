@@ -1,6 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { rm } from 'node:fs/promises';
 import { BerthError } from '../errors.ts';
+import { orAborted } from '../util/abort.ts';
 import { type ContentStore, writeAll } from './content.ts';
 import { type TarEntry, type TarHandler, TarReader } from './tar/reader.ts';
 import { decompress } from './unpack/decompress.ts';
@@ -147,9 +148,12 @@ function plainName(name: string): string {
   return parts.join('/');
 }
 
+/** The stream's chunks; an abort is noticed also while the sender is silent. */
 async function* buffers(stream: AsyncIterable<Uint8Array>, signal: AbortSignal): AsyncGenerator<Buffer> {
-  for await (const chunk of stream) {
-    signal.throwIfAborted();
-    yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  const chunks = stream[Symbol.asyncIterator]();
+  for (;;) {
+    const { value, done } = await orAborted(chunks.next(), signal);
+    if (done === true) return;
+    yield Buffer.from(value.buffer, value.byteOffset, value.byteLength);
   }
 }

@@ -9,13 +9,17 @@ import {
   readlinkSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { BerthError } from '../../src/errors.ts';
+import { Images } from '../../src/image/images.ts';
 import type { Image } from '../../src/image/types.ts';
+import { unpackLayer } from '../../src/image/unpack/run.ts';
 import { mountOverlay, unmount } from '../../src/sys/mount.ts';
 import { lgetxattr } from '../../src/sys/xattr.ts';
 import {
@@ -39,6 +43,11 @@ beforeEach(() => {
 });
 
 afterEach(() => fixture.close());
+
+function fixtureOptions() {
+  const { db, root, hostsDir } = fixture;
+  return { db, root, hostsDir, logger: pino({ level: 'silent' }) };
+}
 
 async function importLayers(...layers: Entry[][]): Promise<Image> {
   const built = buildImage(await Promise.all(layers.map((entries) => layer(entries))));
@@ -245,7 +254,7 @@ describe('a layer', () => {
     expect(readFileSync(join(dir, 'usr/lib/x.so'), 'utf8')).toBe('so');
   });
 
-  it('takes absolute names as relative to its root, and names that are not UTF-8 as they are', async () => {
+  it('takes absolute names as relative to its root', async () => {
     const dir = await unpack({ name: '/etc/abs', content: 'x' }, { name: 'a/../b', content: 'y' });
     expect(readdirSync(dir).sort()).toEqual(['b', 'etc']);
   });
@@ -314,6 +323,75 @@ async function expectNothingLeft(): Promise<void> {
   }
   expect(spawnSync('pgrep', ['-f', fixture.root]).stdout.toString()).toBe('');
 }
+
+describe('a daemon that starts', () => {
+  it('removes what an earlier one left half done, and keeps the rest', async () => {
+    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    const before = fixture.leftovers();
+    mkdirSync(join(fixture.root, 'layers/.tmp-1/fs/d'), { recursive: true });
+    mkdirSync(join(fixture.root, 'layers/zz/fs'), { recursive: true });
+    writeFileSync(join(fixture.root, 'ingest/part'), 'x');
+    writeFileSync(join(fixture.root, 'content/sha256', 'b'.repeat(64)), 'x');
+    await fixture.images.sweep();
+    expect(fixture.leftovers()).toEqual(before);
+    const later = new Images({ ...fixtureOptions(), pinnedGlobs: ['example.com/**'] });
+    expect(later.list()).toEqual([{ ...image, pinned: true }]);
+    await later.close();
+  });
+
+  it('unpacks and fetches again what a power cut took', async () => {
+    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    rmSync(join(fixture.root, 'layers'), { recursive: true });
+    rmSync(join(fixture.root, 'content/sha256'), { recursive: true });
+    for (const dir of ['layers', 'content/sha256']) mkdirSync(join(fixture.root, dir));
+    expect(await importLayers([{ name: 'a', content: 'x' }])).toEqual(image);
+    const [dir = ''] = fixture.images.lowerdirs(image);
+    expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('x');
+  });
+});
+
+describe('removing', () => {
+  it('is refused while a container uses the image, takes all names, and is repeatable', async () => {
+    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    await expect(fixture.images.remove(image.id, { inUse: (id) => id === image.id })).rejects.toMatchObject({
+      kind: 'precondition',
+    });
+    expect(fixture.images.fsInfo()).toMatchObject({ mountpoint: join(fixture.root, 'layers') });
+    expect(await fixture.images.remove('example.com/team/app:1', { inUse: () => false })).toBe(true);
+    expect(await fixture.images.remove(image.id, { inUse: () => false })).toBe(false);
+    await expectNothingLeft();
+    expect(fixture.images.fsInfo()).toMatchObject({ usedBytes: 0n, inodesUsed: 0n });
+  });
+});
+
+describe('the bounds of a layer', () => {
+  it.each([
+    ['bytes', { bytes: 100_000 }, /more than 100000 bytes/],
+    ['files and directories', { inodes: 3 }, /more than 3 files/],
+  ])('of %s end the unpacking', async (_, limits, message) => {
+    const target = mkdtempSync(join(tmpdir(), 'berth-bounds-'));
+    try {
+      const bomb = await tar([{ name: 'a/b/c/zeros', content: Buffer.alloc(1_000_000) }]);
+      const blob = join(target, 'blob');
+      writeFileSync(blob, gzipSync(bomb));
+      mkdirSync(join(target, 'fs'));
+      const { signal } = new AbortController();
+      const unpacking = unpackLayer({
+        blob,
+        target: join(target, 'fs'),
+        diffId: sha256(bomb),
+        limits,
+        signal,
+      });
+      await expect(unpacking).rejects.toMatchObject({
+        kind: 'exhausted',
+        message: expect.stringMatching(message),
+      });
+    } finally {
+      rmSync(target, { recursive: true });
+    }
+  });
+});
 
 describe('a hostile layer leaves nothing:', () => {
   const file = { content: 'x' };

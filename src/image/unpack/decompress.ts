@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { BerthError, isErrno } from '../../errors.ts';
@@ -88,7 +87,8 @@ async function feed(transform: Transform, source: AsyncIterable<Buffer>): Promis
   try {
     for await (const chunk of source) {
       if (transform.destroyed) return;
-      if (!transform.write(chunk)) await Promise.race([once(transform, 'drain'), once(transform, 'close')]);
+      // The callback comes when the piece is taken in, and also when the transform is destroyed.
+      await new Promise<void>((resolve) => transform.write(chunk, () => resolve()));
     }
     transform.end();
   } catch (e: unknown) {

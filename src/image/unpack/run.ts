@@ -14,7 +14,7 @@ const STALL_MS = 120_000;
 /** Milliseconds for one layer in all: work that is crafted to take for ever must end. */
 const TOTAL_MS = 3600_000;
 /** Node's heap for data that die young; the layer streams through in buffers outside of it. */
-const HEAP_FLAGS = ['--max-old-space-size=256', '--max-semi-space-size=2'];
+const HEAP_FLAGS = ['--max-old-space-size=256', '--max-semi-space-size=1'];
 
 /** What to unpack and where. */
 export interface UnpackJob {
