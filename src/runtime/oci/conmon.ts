@@ -49,8 +49,8 @@ const MAX_SYNC_BYTES = 64 * 1024;
  * Starts a monitor that creates one container, and returns when the runtime's `create` has ended.
  *
  * The handshake: conmon waits for a byte on the start pipe (so that its parent can place it first),
- * forks itself into the background, runs the runtime, and writes one line `{"pid":…}` to the sync pipe;
- * a negative pid means that the runtime failed, with its stderr as the message. The pid file of conmon
+ * forks itself into the background, runs the runtime, and writes one line `{"data":<pid>}` to the sync
+ * pipe; a negative pid means that the runtime failed, with its stderr as the message. The pid file of conmon
  * is written before its first process ends. From then on conmon lives without the daemon.
  *
  * @throws RuntimeCreateError when the runtime refused; BerthError otherwise. Nothing of conmon is left.
@@ -112,7 +112,7 @@ function conmonArgs(o: ConmonOptions): string[] {
   ];
 }
 
-/** One JSON line `{"pid":…,"message":…}`. @throws RuntimeCreateError for a negative pid. */
+/** One JSON line `{"data":<pid>,"message":…}`. @throws RuntimeCreateError for a negative pid. */
 function parseSync(line: string): number {
   let answer: unknown;
   try {
@@ -120,7 +120,7 @@ function parseSync(line: string): number {
   } catch (e: unknown) {
     throw new BerthError('internal', `conmon answered ${JSON.stringify(line.slice(0, 200))}`, { cause: e });
   }
-  const { pid, message } = answer as { pid?: unknown; message?: unknown };
+  const { data: pid, message } = answer as { data?: unknown; message?: unknown };
   if (typeof pid === 'number' && Number.isSafeInteger(pid) && pid > 1) return pid;
   const reason = typeof message === 'string' ? runtimeMessage(message) : '';
   throw new RuntimeCreateError(reason || 'the OCI runtime failed without a message');
