@@ -1,0 +1,84 @@
+import { Command } from 'commander';
+import { loadConfig } from '../src/config/load.ts';
+import { defaultConfigText } from '../src/config/print-default.ts';
+import { messageOf } from '../src/errors.ts';
+import { createLogger, type Logger } from '../src/log.ts';
+import { startNode } from '../src/node.ts';
+import { ServiceNotifier } from '../src/sys/sd-notify.ts';
+import { serve } from './server.ts';
+import { BERTH_VERSION } from './version.ts';
+
+/** Exit codes: 1 could not start or failed, 2 wrong usage or configuration. */
+const FAILED = 1;
+const WRONG_USAGE = 2;
+
+const program = new Command('berthd')
+  .description('Kubernetes container runtime: serves CRI v1 on a unix socket')
+  .version(BERTH_VERSION)
+  .option('--config <file>', 'configuration file (default: /etc/berth/config.toml, if it exists)')
+  .exitOverride((e) => process.exit(e.exitCode === 0 ? 0 : WRONG_USAGE))
+  .action(({ config }: { config?: string }) => run(config));
+
+program
+  .command('config')
+  .description('about the configuration')
+  .command('default')
+  .description('prints the default configuration, with comments')
+  .action(() => {
+    process.stdout.write(defaultConfigText());
+  });
+
+await program.parseAsync();
+
+async function run(configFile: string | undefined): Promise<void> {
+  const config = await loadConfig(configFile).catch((e: unknown) => fail(messageOf(e), WRONG_USAGE));
+  const log = createLogger(config.log_level);
+  process.on('unhandledRejection', (e) => {
+    log.fatal({ err: e }, 'a promise was rejected and nobody cared');
+    process.exit(FAILED);
+  });
+  const notifier = new ServiceNotifier(process.env);
+  try {
+    const node = await startNode(config, log);
+    const server = await serve(node.services, node.recovered, config.listen);
+    notifier.ready();
+    log.info(
+      { listen: config.listen, root: config.root, state: config.state, version: BERTH_VERSION },
+      'serving',
+    );
+    const watchdogMs = notifier.watchdogIntervalMs;
+    // Half the limit, as sd_watchdog_enabled(3) advises; it is the event loop's pulse that is shown.
+    if (watchdogMs !== undefined) setInterval(() => notifier.watchdog(), watchdogMs / 2).unref();
+    stopOnSignal(log, async () => {
+      notifier.stopping();
+      await server.close();
+      await node.close();
+    });
+  } catch (e: unknown) {
+    fail(messageOf(e), FAILED);
+  }
+}
+
+/** The first signal ends calls in order, the second at once. Pods go on in either case. */
+function stopOnSignal(log: Logger, stop: () => Promise<void>): void {
+  let stopping = false;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (stopping) process.exit(FAILED);
+      stopping = true;
+      log.info({ signal }, 'stopping; pods go on');
+      stop().then(
+        () => process.exit(0),
+        (e: unknown) => {
+          log.error({ err: e }, 'the shutdown failed');
+          process.exit(FAILED);
+        },
+      );
+    });
+  }
+}
+
+function fail(message: string, code: number): never {
+  process.stderr.write(`berthd: ${message}\n`);
+  process.exit(code);
+}

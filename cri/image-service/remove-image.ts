@@ -1,0 +1,16 @@
+import type { RemoveImageRequest__Output } from '../../proto/gen/runtime/v1/RemoveImageRequest.ts';
+import type { RemoveImageResponse } from '../../proto/gen/runtime/v1/RemoveImageResponse.ts';
+import { invalid } from '../../src/errors.ts';
+import type { Services } from '../../src/services.ts';
+
+/** RemoveImage: all names of the image. Absent is done; one that a container uses stays. */
+export async function removeImage(
+  s: Services,
+  request: RemoveImageRequest__Output,
+): Promise<RemoveImageResponse> {
+  const name = request.image?.image ?? '';
+  if (name === '') throw invalid('image.image', 'is required');
+  const used = new Set([...s.containers.values()].map((c) => c.imageId));
+  await s.images.remove(name, { inUse: (id) => used.has(id) });
+  return {};
+}

@@ -1,0 +1,34 @@
+import type { InfoResponse } from '../../proto/gen/berth/v1/InfoResponse.ts';
+import type { Services } from '../../src/services.ts';
+import { BERTH_VERSION } from '../version.ts';
+
+/** Info: what an operator asks first, and the list of what could not be taken down yet. */
+export async function info(s: Services): Promise<InfoResponse> {
+  const network = await s.cni.status();
+  const sandboxes = [...s.sandboxes.values()];
+  const containers = [...s.containers.values()];
+  const tasks = [
+    ...sandboxes.map((record) => ({ kind: 'sandbox', record })),
+    ...containers.map((record) => ({ kind: 'container', record })),
+  ].filter(({ record }) => record.phase === 'removing');
+  return {
+    version: BERTH_VERSION,
+    node_version: process.version,
+    root: s.paths.root,
+    state: s.paths.state,
+    uptime_seconds: String(Math.floor(process.uptime())),
+    sandboxes: String(sandboxes.filter((r) => r.phase === 'live').length),
+    containers: String(containers.filter((r) => r.phase === 'live').length),
+    images: String(s.images.list().length),
+    cgroup_mode: s.cgroups.mode,
+    cgroup_driver: s.cgroupDriver,
+    network_ready: network.ready,
+    network_reason: network.message,
+    cleanup_tasks: tasks.map(({ kind, record }) => ({
+      kind,
+      target: record.id,
+      last_error: record.cleanup?.lastError ?? '',
+      attempts: String(record.cleanup?.attempts ?? 0),
+    })),
+  };
+}

@@ -1,0 +1,102 @@
+import { chmod, mkdir, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import type { ImportImageRequest__Output } from '../proto/gen/berth/v1/ImportImageRequest.ts';
+import type { PullImageRequest__Output } from '../proto/gen/berth/v1/PullImageRequest.ts';
+import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
+import { loadProtos } from '../proto/load.ts';
+import { BerthError, isErrno } from '../src/errors.ts';
+import type { Services } from '../src/services.ts';
+import { importImage } from './node-service/import-image.ts';
+import { info } from './node-service/info.ts';
+import { pullWithProgress } from './node-service/pull-image.ts';
+import { imageService, runtimeService } from './services.ts';
+import { type CallContext, clientStream, serverStream, unary } from './unary.ts';
+
+/** What the kubelet accepts and sends, bytes. */
+const MAX_MESSAGE = 16 * 1024 * 1024;
+/** How long a shutdown waits for calls in flight, milliseconds. */
+const DRAIN_MS = 10_000;
+
+/** A served socket. */
+export interface CriServer {
+  /** Takes no more calls, waits for those in flight for a while, and removes the socket. Repeatable. */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves CRI and berth's own service on a unix socket (`unix:///path`), mode 0660.
+ *
+ * @param recovered calls other than Version, Status and the like wait for it
+ * @throws BerthError `precondition` when another daemon answers on the socket
+ */
+export async function serve(s: Services, recovered: Promise<void>, listen: string): Promise<CriServer> {
+  const path = listen.slice('unix://'.length);
+  await mkdir(dirname(path), { recursive: true, mode: 0o711 });
+  await removeStaleSocket(path);
+  const protos = loadProtos();
+  const context: CallContext = { log: s.log, ready: recovered };
+  const server = new Server({
+    'grpc.max_receive_message_length': MAX_MESSAGE,
+    'grpc.max_send_message_length': MAX_MESSAGE,
+  });
+  server.addService(protos.runtimeService, runtimeService(s, context, protos.runtimeService));
+  server.addService(protos.imageService, imageService(s, context, protos.imageService));
+  server.addService(protos.node, {
+    ImportImage: clientStream<ImportImageRequest__Output, unknown>(
+      'ImportImage',
+      context,
+      (requests, signal) => importImage(s, requests, signal),
+    ),
+    PullImage: serverStream<PullImageRequest__Output, PullProgress>(
+      'Node.PullImage',
+      context,
+      (request, send, signal) => pullWithProgress(s, request, send, signal),
+    ),
+    Info: unary('Info', context, () => info(s), { early: true, quiet: true }),
+  });
+  await bind(server, listen);
+  // The socket is made with the umask's mode; whoever may connect rules the node.
+  await chmod(path, 0o660);
+  let closing: Promise<void> | undefined;
+  return { close: () => (closing ??= close(server, path)) };
+}
+
+function bind(server: Server, listen: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(listen, ServerCredentials.createInsecure(), (e, port) =>
+      e === null ? resolve(port) : reject(e),
+    );
+  });
+}
+
+async function close(server: Server, path: string): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const force = setTimeout(() => server.forceShutdown(), DRAIN_MS);
+    server.tryShutdown(() => {
+      clearTimeout(force);
+      resolve();
+    });
+  });
+  await rm(path, { force: true });
+}
+
+/** A socket that nobody answers is left from a daemon that was killed. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const alive = await new Promise<boolean>((resolve, reject) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (e) => (isErrno(e, 'ECONNREFUSED', 'ENOENT') ? resolve(false) : reject(e)));
+  });
+  if (alive) {
+    throw new BerthError(
+      'precondition',
+      `listen: another daemon answers on ${path}; stop it or choose another socket`,
+    );
+  }
+  await rm(path, { force: true });
+}

@@ -1,0 +1,157 @@
+import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { StreamContainerStatsRequest__Output } from '../proto/gen/runtime/v1/StreamContainerStatsRequest.ts';
+import type { StreamContainersRequest__Output } from '../proto/gen/runtime/v1/StreamContainersRequest.ts';
+import type { StreamImagesRequest__Output } from '../proto/gen/runtime/v1/StreamImagesRequest.ts';
+import type { StreamPodSandboxesRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxesRequest.ts';
+import type { Services } from '../src/services.ts';
+import { imageFsInfo } from './image-service/image-fs-info.ts';
+import { imageStatus } from './image-service/image-status.ts';
+import { listImages } from './image-service/list-images.ts';
+import { pullImage } from './image-service/pull-image.ts';
+import { removeImage } from './image-service/remove-image.ts';
+import { containerStatsRpc } from './runtime-service/container-stats.ts';
+import { containerStatus } from './runtime-service/container-status.ts';
+import { createContainerRpc } from './runtime-service/create-container.ts';
+import { execSyncRpc } from './runtime-service/exec-sync.ts';
+import { collectStats, listContainerStats } from './runtime-service/list-container-stats.ts';
+import { listContainers } from './runtime-service/list-containers.ts';
+import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
+import { podSandboxStatus } from './runtime-service/pod-sandbox-status.ts';
+import { removeContainerRpc } from './runtime-service/remove-container.ts';
+import { removePodSandboxRpc } from './runtime-service/remove-pod-sandbox.ts';
+import { reopenContainerLogRpc } from './runtime-service/reopen-container-log.ts';
+import { runPodSandboxRpc } from './runtime-service/run-pod-sandbox.ts';
+import { runtimeConfig } from './runtime-service/runtime-config.ts';
+import { startContainerRpc } from './runtime-service/start-container.ts';
+import { status } from './runtime-service/status.ts';
+import { stopContainerRpc } from './runtime-service/stop-container.ts';
+import { stopPodSandboxRpc } from './runtime-service/stop-pod-sandbox.ts';
+import { updateContainerResourcesRpc } from './runtime-service/update-container-resources.ts';
+import { updateRuntimeConfig } from './runtime-service/update-runtime-config.ts';
+import { version } from './runtime-service/version.ts';
+import {
+  type CallContext,
+  type CallOptions,
+  serverStream,
+  unary,
+  unimplemented,
+  unimplementedStream,
+} from './unary.ts';
+
+/** A unary RPC's own part; the wrapper does the rest. */
+// biome-ignore lint/suspicious/noExplicitAny: each handler has its own message types; the table forgets them.
+type Handler = (s: Services, request: any, signal: AbortSignal) => Promise<unknown>;
+
+const early: CallOptions = { early: true, quiet: true };
+const quiet: CallOptions = { quiet: true };
+const change: CallOptions = {};
+
+const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> = {
+  Version: [version, early],
+  Status: [status, early],
+  RuntimeConfig: [runtimeConfig, early],
+  UpdateRuntimeConfig: [updateRuntimeConfig, change],
+  RunPodSandbox: [runPodSandboxRpc, change],
+  StopPodSandbox: [stopPodSandboxRpc, change],
+  RemovePodSandbox: [removePodSandboxRpc, change],
+  PodSandboxStatus: [podSandboxStatus, quiet],
+  ListPodSandbox: [listPodSandbox, quiet],
+  CreateContainer: [createContainerRpc, change],
+  StartContainer: [startContainerRpc, change],
+  StopContainer: [stopContainerRpc, change],
+  RemoveContainer: [removeContainerRpc, change],
+  ListContainers: [listContainers, quiet],
+  ContainerStatus: [containerStatus, quiet],
+  ExecSync: [execSyncRpc, quiet],
+  ReopenContainerLog: [reopenContainerLogRpc, change],
+  UpdateContainerResources: [updateContainerResourcesRpc, change],
+  ContainerStats: [containerStatsRpc, quiet],
+  ListContainerStats: [listContainerStats, quiet],
+};
+
+const imageHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> = {
+  ListImages: [listImages, quiet],
+  ImageStatus: [imageStatus, quiet],
+  PullImage: [pullImage, change],
+  RemoveImage: [removeImage, change],
+  ImageFsInfo: [imageFsInfo, early],
+};
+
+/** Items per message of a streamed list: far below the 16 MiB that a client takes. */
+const CHUNK = 500;
+
+/** Sends a list in pieces. */
+async function sendChunks<T>(items: readonly T[], send: (chunk: T[]) => Promise<void>): Promise<void> {
+  for (let i = 0; i < items.length; i += CHUNK) await send(items.slice(i, i + CHUNK));
+}
+
+/** The runtime service: the handlers above, the streamed lists, and UNIMPLEMENTED for all else. */
+export function runtimeService(
+  s: Services,
+  context: CallContext,
+  definition: ServiceDefinition,
+): UntypedServiceImplementation {
+  return {
+    ...implement(definition, s, context, runtimeHandlers),
+    StreamPodSandboxes: serverStream<StreamPodSandboxesRequest__Output, unknown>(
+      'StreamPodSandboxes',
+      context,
+      async (request, send) =>
+        sendChunks((await listPodSandbox(s, request)).items ?? [], (chunk) => send({ pod_sandboxes: chunk })),
+      quiet,
+    ),
+    StreamContainers: serverStream<StreamContainersRequest__Output, unknown>(
+      'StreamContainers',
+      context,
+      async (request, send) =>
+        sendChunks((await listContainers(s, request)).containers ?? [], (chunk) =>
+          send({ containers: chunk }),
+        ),
+      quiet,
+    ),
+    StreamContainerStats: serverStream<StreamContainerStatsRequest__Output, unknown>(
+      'StreamContainerStats',
+      context,
+      async (request, send) =>
+        sendChunks(await collectStats(s, request.filter), (chunk) => send({ container_stats: chunk })),
+      quiet,
+    ),
+  };
+}
+
+/** The image service. */
+export function imageService(
+  s: Services,
+  context: CallContext,
+  definition: ServiceDefinition,
+): UntypedServiceImplementation {
+  return {
+    ...implement(definition, s, context, imageHandlers),
+    StreamImages: serverStream<StreamImagesRequest__Output, unknown>(
+      'StreamImages',
+      context,
+      async (request, send) =>
+        sendChunks((await listImages(s, request)).images ?? [], (chunk) => send({ images: chunk })),
+      quiet,
+    ),
+  };
+}
+
+function implement(
+  definition: ServiceDefinition,
+  s: Services,
+  context: CallContext,
+  handlers: Readonly<Record<string, readonly [Handler, CallOptions]>>,
+): UntypedServiceImplementation {
+  const all: UntypedServiceImplementation = {};
+  for (const [name, { responseStream }] of Object.entries(definition)) {
+    const known = handlers[name];
+    if (known !== undefined) {
+      const [handler, options] = known;
+      all[name] = unary(name, context, (request, signal) => handler(s, request, signal), options);
+    } else {
+      all[name] = responseStream ? unimplementedStream(name) : unimplemented(name);
+    }
+  }
+  return all;
+}
