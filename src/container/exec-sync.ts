@@ -28,6 +28,8 @@ export interface ExecResult {
 const MAX_OUTPUT = 15 * 1024 * 1024;
 /** How long output is still read after the command's end when a child in the background holds it open. */
 const DRAIN_MS = 1000;
+/** How long the OCI runtime may take to reap a killed command. */
+const KILL_WAIT_MS = 2000;
 /** runc's own code for "the command could not be started". */
 const RUNTIME_FAILED = 255;
 
@@ -88,7 +90,7 @@ async function runExec(
     timeoutSeconds === 0
       ? undefined
       : setTimeout(() => timeout.abort(), Math.min(timeoutSeconds * 1000, MAX_TIMER_MS));
-  const kill = () => void killExec(child.pid, files.pid);
+  const kill = () => void killExec(child.pid, files.pid, exited);
   stop.addEventListener('abort', kill, { once: true });
   try {
     if (stop.aborted) kill();
@@ -121,17 +123,27 @@ async function throwIfNeverStarted(files: { pid: string; log: string }): Promise
 }
 
 /**
- * Kills the command with its process group (the OCI runtime gives it a session of its own) and the
- * runtime that waits for it.
+ * Kills the command with its process group (the OCI runtime gives it a session of its own). The runtime
+ * is left to reap it, or a zombie would stay in the container; it is killed only when it does not end.
  */
-async function killExec(runtimePid: number | undefined, pidFile: string): Promise<void> {
+async function killExec(
+  runtimePid: number | undefined,
+  pidFile: string,
+  exited: Promise<unknown>,
+): Promise<void> {
   const command = await readPidFile(pidFile).catch(() => undefined);
-  for (const pid of [command, runtimePid]) {
-    try {
-      if (pid !== undefined) process.kill(-pid, 'SIGKILL');
-    } catch (e: unknown) {
-      if (!isErrno(e, 'ESRCH')) throw e;
-    }
+  if (command !== undefined) {
+    killGroup(command);
+    if (await Promise.race([exited.then(() => true), delay(KILL_WAIT_MS, false, { ref: false })])) return;
+  }
+  if (runtimePid !== undefined) killGroup(runtimePid);
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch (e: unknown) {
+    if (!isErrno(e, 'ESRCH')) throw e;
   }
 }
 
