@@ -7,7 +7,8 @@ import { Server, ServerCredentials, status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { NodeHandlers } from '../../proto/gen/berth/v1/Node.ts';
 import { loadProtos } from '../../proto/load.ts';
-import { BUSYBOX, type Containerd, startContainerd } from './cli-containerd.ts';
+import { BUSYBOX } from '../support/busybox.ts';
+import { type Containerd, startContainerd } from '../support/containerd.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/cli/main.ts');
 

@@ -32,7 +32,7 @@ import {
   sha256,
   streamOf,
   tar,
-} from './support/images.ts';
+} from '../support/images.ts';
 
 const NAME = { 'io.containerd.image.name': 'example.com/team/app:1' };
 

@@ -10,14 +10,14 @@ import {
   type ImageFixture,
   imageFixture,
   layer,
-} from './support/images.ts';
+} from '../support/images.ts';
 import {
   BASIC_USER,
   type FakeRegistry,
   type Registry,
   startFakeRegistry,
   startRegistry,
-} from './support/registry.ts';
+} from '../support/registry.ts';
 
 let fixture: ImageFixture;
 const fakes: FakeRegistry[] = [];

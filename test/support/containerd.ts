@@ -1,13 +1,12 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { access, mkdir, mkdtemp, readdir, readFile, realpath, rm, rmdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { buffer } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { pack } from 'tar-stream';
 import { isErrno } from '../../src/errors.ts';
+import { BUSYBOX, busyboxArchive } from './busybox.ts';
 
 const exec = promisify(execFile);
 
@@ -23,7 +22,6 @@ export interface Containerd {
   close(): Promise<void>;
 }
 
-export const BUSYBOX = 'localhost/berth-test/busybox:1';
 const PAUSE = 'localhost/berth-test/pause:1';
 const START_MS = 20_000;
 
@@ -141,56 +139,4 @@ async function importImages(at: (name: string) => string): Promise<void> {
     await writeFile(at('image.tar'), await busyboxArchive(name, command));
     await exec('ctr', ['-a', at('containerd.sock'), '-n', 'k8s.io', 'images', 'import', at('image.tar')]);
   }
-}
-
-/** A docker archive of the host's busybox with the libraries that it needs. */
-export async function busyboxArchive(name: string, command: string[]): Promise<Buffer> {
-  const layer = pack();
-  for (const dir of ['bin', 'tmp', 'etc', 'dev', 'proc', 'sys'])
-    layer.entry({ name: dir, type: 'directory', mode: 0o755 });
-  layer.entry({ name: 'etc/passwd' }, 'root:x:0:0::/:/bin/sh\n');
-  for (const file of ['/bin/busybox', ...(await libraries('/bin/busybox'))]) {
-    layer.entry({ name: file.slice(1), mode: 0o755 }, await readFile(await realpath(file)));
-  }
-  for (const applet of [
-    'sh',
-    'sleep',
-    'cat',
-    'echo',
-    'ls',
-    'id',
-    'env',
-    'hostname',
-    'seq',
-    'true',
-    'false',
-    'touch',
-    'ln',
-  ]) {
-    layer.entry({ name: `bin/${applet}`, type: 'symlink', linkname: 'busybox' });
-  }
-  layer.finalize();
-  const layerTar = await buffer(layer);
-  const { createHash } = await import('node:crypto');
-  const digest = createHash('sha256').update(layerTar).digest('hex');
-  const image = {
-    architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
-    os: 'linux',
-    config: { Env: ['PATH=/bin'], Cmd: command },
-    rootfs: { type: 'layers', diff_ids: [`sha256:${digest}`] },
-  };
-  const archive = pack();
-  archive.entry({ name: 'layer.tar' }, layerTar);
-  archive.entry({ name: 'config.json' }, JSON.stringify(image));
-  archive.entry(
-    { name: 'manifest.json' },
-    JSON.stringify([{ Config: 'config.json', RepoTags: [name], Layers: ['layer.tar'] }]),
-  );
-  archive.finalize();
-  return buffer(archive);
-}
-
-async function libraries(program: string): Promise<string[]> {
-  const { stdout } = await exec('ldd', [program]);
-  return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, file]) => file ?? '');
 }

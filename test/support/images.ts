@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { type Header, pack } from 'tar-stream';
-import { Images, type ImagesOptions } from '../../../src/image/images.ts';
-import { Database } from '../../../src/persist/database.ts';
+import { Images, type ImagesOptions } from '../../src/image/images.ts';
+import { Database } from '../../src/persist/database.ts';
 
 /** An entry of a layer. */
 export interface Entry extends Partial<Header> {

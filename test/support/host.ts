@@ -1,0 +1,47 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { readdir, readFile, rmdir } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { isErrno } from '../../src/errors.ts';
+
+const exec = promisify(execFile);
+const CGROUPS = '/sys/fs/cgroup';
+
+/** Removes a link if it is there. */
+export async function removeLink(name: string): Promise<void> {
+  if (existsSync(`/sys/class/net/${name}`)) await exec('ip', ['link', 'del', name]);
+}
+
+/** Directories of a cgroup path (`/a/b`), one in each hierarchy that has it; on cgroup v2 there is but one. */
+export async function cgroupDirs(name: string): Promise<string[]> {
+  const tops = [CGROUPS, ...(await readdir(CGROUPS)).map((entry) => path.join(CGROUPS, entry))];
+  return [...new Set(tops)].map((top) => path.join(top, name)).filter((dir) => existsSync(dir));
+}
+
+/** Removes a cgroup path with all below it from every hierarchy. @returns those with processes in them */
+export async function removeCgroups(name: string): Promise<string[]> {
+  const busy: string[] = [];
+  const remove = async (dir: string): Promise<void> => {
+    for (const entry of await readdir(dir, { withFileTypes: true })) {
+      if (entry.isDirectory()) await remove(path.join(dir, entry.name));
+    }
+    await rmdir(dir).catch((e: unknown) => {
+      if (!isErrno(e, 'EBUSY')) throw e;
+      busy.push(`cgroup in use: ${dir}`);
+    });
+  };
+  for (const dir of await cgroupDirs(name)) await remove(dir);
+  return busy;
+}
+
+/** Command lines by pid, of all processes of the machine that have one. */
+export async function commandLines(): Promise<Map<number, string>> {
+  const found = new Map<number, string>();
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    if (line !== '') found.set(Number(name), line.replaceAll('\0', ' ').trim());
+  }
+  return found;
+}
