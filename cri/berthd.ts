@@ -5,8 +5,8 @@ import { messageOf } from '../src/errors.ts';
 import { createLogger, type Logger } from '../src/log.ts';
 import { startNode } from '../src/node.ts';
 import { ServiceNotifier } from '../src/sys/sd-notify.ts';
+import { BERTH_VERSION } from '../src/version.ts';
 import { serve } from './server.ts';
-import { BERTH_VERSION } from './version.ts';
 
 /** Exit codes: 1 could not start or failed, 2 wrong usage or configuration. */
 const FAILED = 1;

@@ -1,6 +1,6 @@
 import type { InfoResponse } from '../../proto/gen/berth/v1/InfoResponse.ts';
 import type { Services } from '../../src/services.ts';
-import { BERTH_VERSION } from '../version.ts';
+import { BERTH_VERSION } from '../../src/version.ts';
 
 /** Info: what an operator asks first, and the list of what could not be taken down yet. */
 export async function info(s: Services): Promise<InfoResponse> {

@@ -1,9 +1,9 @@
 import { Command, CommanderError, Option } from 'commander';
 import { messageOf } from '../errors.ts';
+import { BERTH_VERSION } from '../version.ts';
 import type { Client } from './client.ts';
 import type { Context } from './context.ts';
 import { EXIT, ExitStatus, exitCodeOf, UsageError } from './errors.ts';
-import { readVersion } from './version.ts';
 
 /** What the outside gives to one run of `berth`. */
 export interface Io {
@@ -94,7 +94,7 @@ async function buildProgram(argv: readonly string[], session: Session): Promise<
       writeErr: (text) => stderr.write(text.replace(/^error: /, 'berth: ')),
     })
     .showHelpAfterError('(berth --help shows how)')
-    .version(await readVersion(), '-v, --version')
+    .version(BERTH_VERSION, '-v, --version')
     .addHelpText('after', EPILOG);
   addGlobalOptions(program);
   for (const { name, summary } of VERBS) program.command(name).summary(summary);
