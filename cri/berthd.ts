@@ -47,8 +47,8 @@ async function run(configFile: string | undefined): Promise<void> {
       'serving',
     );
     const watchdogMs = notifier.watchdogIntervalMs;
-    // Half the limit, as sd_watchdog_enabled(3) advises; it is the event loop's pulse that is shown.
-    if (watchdogMs !== undefined) setInterval(() => notifier.watchdog(), watchdogMs / 2).unref();
+    // It is the event loop's pulse that is shown.
+    if (watchdogMs !== undefined) setInterval(() => tellAlive(notifier, log), watchdogMs).unref();
     stopOnSignal(log, async () => {
       notifier.stopping();
       await server.close();
@@ -56,6 +56,15 @@ async function run(configFile: string | undefined): Promise<void> {
     });
   } catch (e: unknown) {
     fail(messageOf(e), FAILED);
+  }
+}
+
+/** A manager that does not take one message, because it is busy or starts anew, takes the next. */
+function tellAlive(notifier: ServiceNotifier, log: Logger): void {
+  try {
+    notifier.watchdog();
+  } catch (e: unknown) {
+    log.warn({ reason: messageOf(e) }, 'the service manager did not take the watchdog message');
   }
 }
 
