@@ -8,6 +8,9 @@ const codes: Readonly<Record<ErrorKind, status>> = {
   alreadyExists: status.ALREADY_EXISTS,
   precondition: status.FAILED_PRECONDITION,
   unavailable: status.UNAVAILABLE,
+  // Only of UNKNOWN does the kubelet's client pass the bare message on, whose prefix the kubelet then
+  // looks for (cri-client/pkg/remote_image.go, kubelet/images/image_manager.go).
+  registryUnavailable: status.UNKNOWN,
   deadline: status.DEADLINE_EXCEEDED,
   cancelled: status.CANCELLED,
   unimplemented: status.UNIMPLEMENTED,

@@ -6,7 +6,8 @@
  * - `notFound`: the named object does not exist
  * - `alreadyExists`: the name is taken by an object with another configuration
  * - `precondition`: the object is in a state that forbids the call
- * - `unavailable`: something that berth needs is not there now (network not ready, registry down)
+ * - `unavailable`: something that berth needs is not there now (network not ready)
+ * - `registryUnavailable`: a registry does not answer, or not as one; its message begins with that word
  * - `deadline`: the caller's or an operation's time ran out
  * - `cancelled`: the caller went away
  * - `unimplemented`: berth or the host cannot do it
@@ -20,6 +21,7 @@ export type ErrorKind =
   | 'alreadyExists'
   | 'precondition'
   | 'unavailable'
+  | 'registryUnavailable'
   | 'deadline'
   | 'cancelled'
   | 'unimplemented'

@@ -7,7 +7,7 @@ import { join } from 'node:path';
  * root/berth.db                      records
  * root/containers/<id>/{upper,work}  a container's writable layer
  * state/sandboxes/<id>/              bundle of the pause container, ns/, shm, resolv.conf, hosts, hostname
- * state/containers/<id>/             bundle: config.json, rootfs, pidfile, conmon's ctl and attach
+ * state/containers/<id>/             bundle: config.json, rootfs, image-volumes, pidfile, conmon's ctl and attach
  * state/exits/<id>                   written by conmon last: the exit code
  * state/runtimes/<handler>/          the OCI runtime's own state
  * ```
@@ -66,6 +66,7 @@ export class Paths {
       bundle,
       spec: join(bundle, 'config.json'),
       rootfs: join(bundle, 'rootfs'),
+      imageVolume: (mount) => join(bundle, 'image-volumes', String(mount)),
       pidFile: join(bundle, 'pidfile'),
       conmonPidFile: join(bundle, 'conmon.pid'),
       control: join(bundle, 'ctl'),
@@ -95,6 +96,8 @@ export interface ContainerPaths {
   bundle: string;
   spec: string;
   rootfs: string;
+  /** Where the image of `config.mounts[mount]` is mounted. */
+  imageVolume(mount: number): string;
   pidFile: string;
   conmonPidFile: string;
   /** conmon's control FIFO: terminal size, reopening of the log. */

@@ -10,7 +10,9 @@ export async function removeImage(
 ): Promise<RemoveImageResponse> {
   const name = request.image?.image ?? '';
   if (name === '') throw invalid('image.image', 'is required');
-  const used = new Set([...s.containers.values()].map((c) => c.imageId));
+  const used = new Set(
+    [...s.containers.values()].flatMap((c) => [c.imageId, ...c.imageVolumes.map((v) => v.imageId)]),
+  );
   await s.images.remove(name, { inUse: (id) => used.has(id) });
   return {};
 }

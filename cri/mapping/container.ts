@@ -3,6 +3,7 @@ import type { ContainerConfig__Output } from '../../proto/gen/runtime/v1/Contain
 import type { ContainerStatus } from '../../proto/gen/runtime/v1/ContainerStatus.ts';
 import type { ImageSpec__Output } from '../../proto/gen/runtime/v1/ImageSpec.ts';
 import type { Mount, Mount__Output } from '../../proto/gen/runtime/v1/Mount.ts';
+import type { Signal__Output as ProtoSignal } from '../../proto/gen/runtime/v1/Signal.ts';
 import type {
   ContainerConfig,
   ContainerSecurity,
@@ -29,7 +30,6 @@ export function fromContainerConfig(config: ContainerConfig__Output | null): Con
   if (config === null) throw invalid('config', 'is required');
   if (config.metadata === null) throw invalid('config.metadata', 'is required');
   if (config.image === null || config.image.image === '') throw invalid('config.image.image', 'is required');
-  const signal = config.stop_signal;
   return {
     metadata: { name: config.metadata.name, attempt: config.metadata.attempt },
     image: fromImageSpec(config.image),
@@ -50,7 +50,7 @@ export function fromContainerConfig(config: ContainerConfig__Output | null): Con
     stdin: config.stdin,
     stdinOnce: config.stdin_once,
     tty: config.tty,
-    ...(signal === 'RUNTIME_DEFAULT' ? {} : { stopSignal: signalName(signal) }),
+    ...fromStopSignal(config.stop_signal),
     resources: fromResources(config.linux?.resources ?? null),
     oomScoreAdj: BigInt(config.linux?.resources?.oom_score_adj ?? 0),
     security: fromContainerSecurity(config),
@@ -58,8 +58,15 @@ export function fromContainerConfig(config: ContainerConfig__Output | null): Con
 }
 
 /** The protocol writes real-time signals as SIGRTMINPLUS1; everybody else as SIGRTMIN+1. */
-function signalName(signal: string): string {
-  return signal.replace('PLUS', '+').replace('MINUS', '-');
+function fromStopSignal(signal: ProtoSignal | number): { stopSignal?: string } {
+  if (signal === 'RUNTIME_DEFAULT') return {};
+  // An enum number that the protocol does not have comes as it is.
+  if (typeof signal === 'number') throw invalid('config.stop_signal', `there is no signal ${signal}`);
+  return { stopSignal: signal.replace('PLUS', '+').replace('MINUS', '-') };
+}
+
+function toStopSignal(signal: string): ProtoSignal {
+  return signal.replace('+', 'PLUS').replace('-', 'MINUS') as ProtoSignal;
 }
 
 export function fromImageSpec(spec: ImageSpec__Output): ImageSpec {
@@ -187,7 +194,8 @@ export function toContainerStatus(c: ContainerRecord): ContainerStatus {
     message: c.exit?.message ?? '',
     labels: c.config.labels,
     annotations: c.config.annotations,
-    mounts: c.config.mounts.map(toMount),
+    mounts: c.config.mounts.map((m, i) => toMount(m, c.imageVolumes.find((v) => v.mount === i)?.imageId)),
+    stop_signal: toStopSignal(c.stopSignal),
     log_path: c.logPath,
     resources: { linux: toResources(c.resources, c.config.oomScoreAdj) },
     ...(user === undefined
@@ -204,7 +212,7 @@ export function toContainerStatus(c: ContainerRecord): ContainerStatus {
   };
 }
 
-function toMount(m: DomainMount): Mount {
+function toMount(m: DomainMount, imageId: string | undefined): Mount {
   const propagation = {
     private: 'PROPAGATION_PRIVATE',
     hostToContainer: 'PROPAGATION_HOST_TO_CONTAINER',
@@ -221,7 +229,7 @@ function toMount(m: DomainMount): Mount {
     propagation: propagation[m.propagation],
     uidMappings: ids(m.uidMappings),
     gidMappings: ids(m.gidMappings),
-    ...(m.image === undefined ? {} : { image: toImageSpec(m.image) }),
+    ...(m.image === undefined ? {} : { image: { ...toImageSpec(m.image), image_ref: imageId ?? '' } }),
     image_sub_path: m.imageSubPath,
   };
 }

@@ -8,6 +8,7 @@ import { createWithConmon, RuntimeCreateError, type Started } from '../runtime/o
 import { runtimeMessage } from '../runtime/oci/runtime.ts';
 import { isReady, type SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
+import { signalName, signalNumber } from '../signals.ts';
 import { stringifyOci } from '../spec/json.ts';
 import { validateContainerConfig } from '../spec/validate.ts';
 import { identify } from '../sys/process-identity.ts';
@@ -15,6 +16,7 @@ import { nowNs } from '../util/nanoseconds.ts';
 import type { ContainerConfig } from './config.ts';
 import { discardContainer } from './discard.ts';
 import { watchContainer } from './exit.ts';
+import { findImageVolumes, mountImageVolumes } from './image-volumes.ts';
 import { containerLogPath, makeLogDirectory } from './log-path.ts';
 import { type ContainerRecord, containerKey } from './record.ts';
 import { mountRootfs } from './rootfs.ts';
@@ -79,11 +81,12 @@ async function create(
     sandboxId: sandbox.id,
     config,
     imageId: image.id,
+    imageVolumes: findImageVolumes(s, config.mounts),
     createdAt: nowNs(),
     phase: 'creating',
     logPath: containerLogPath(s.paths.container(id), sandbox.config, config),
     cgroup: cgroupName({ driver: s.cgroupDriver, parent: sandbox.config.cgroupParent, id, prefix: 'berth' }),
-    stopSignal: config.stopSignal ?? (image.config.stopSignal || 'SIGTERM'),
+    stopSignal: config.stopSignal ?? imageStopSignal(image),
     resources: config.resources,
   };
   s.containers.put(container);
@@ -102,6 +105,12 @@ async function create(
   return id;
 }
 
+/** What the image says that is no signal is the image's mistake, and no reason to never stop it. */
+function imageStopSignal(image: Image): string {
+  const number = signalNumber(image.config.stopSignal);
+  return number === undefined ? 'SIGTERM' : signalName(number);
+}
+
 async function make(
   s: Services,
   sandbox: SandboxRecord,
@@ -110,7 +119,8 @@ async function make(
 ): Promise<Partial<ContainerRecord>> {
   const paths = s.paths.container(container.id);
   await mountRootfs(s, paths, image);
-  const spec = await containerSpec(s, sandbox, container, image);
+  const mounts = await mountImageVolumes(s, paths, container.config.mounts, container.imageVolumes);
+  const spec = await containerSpec(s, sandbox, container, image, mounts);
   await writeFile(paths.spec, stringifyOci(spec));
   await makeLogDirectory(container.logPath);
   const { uid, gid, additionalGids } = spec.process.user;

@@ -3,6 +3,7 @@ import { readExit } from '../runtime/oci/conmon.ts';
 import type { Services } from '../services.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { tearDown } from '../util/teardown.ts';
+import { unmountImageVolumes } from './image-volumes.ts';
 import type { ContainerExit, ContainerRecord } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
 
@@ -69,6 +70,7 @@ export async function reapContainer(s: Services, id: string): Promise<void> {
     { what: 'processes', undo: () => s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(10_000)) },
     { what: 'OCI runtime', undo: async () => runtime?.delete(id) },
     { what: 'cgroup', undo: () => s.cgroups.remove(container.cgroup.path) },
+    { what: 'image volumes', undo: () => unmountImageVolumes(paths, container.imageVolumes) },
     { what: 'root file system', undo: () => unmountRootfs(paths) },
     { what: 'exit file', undo: () => rm(paths.exit, { force: true }) },
   ]);

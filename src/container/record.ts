@@ -3,6 +3,7 @@ import type { Resources } from '../../cgroups/types.ts';
 import type { CleanupState } from '../sandbox/record.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
 import type { ContainerConfig } from './config.ts';
+import type { ImageVolume } from './image-volumes.ts';
 
 /**
  * What is kept of a container.
@@ -21,6 +22,7 @@ export interface ContainerRecord {
   readonly config: ContainerConfig;
   /** Digest of the image's config. */
   readonly imageId: string;
+  readonly imageVolumes: readonly ImageVolume[];
   /** Nanoseconds since the epoch. */
   readonly createdAt: bigint;
   readonly phase: 'creating' | 'live' | 'removing';

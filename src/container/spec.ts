@@ -12,20 +12,26 @@ import { loadSeccomp } from '../spec/seccomp-load.ts';
 import type { Spec } from '../spec/types.ts';
 import { isAlive } from '../sys/process-identity.ts';
 import { openInRoot } from '../sys/safe-path.ts';
+import type { Mount } from './config.ts';
 import { makeMountSources } from './mount-sources.ts';
 import type { ContainerRecord } from './record.ts';
 
 /** /etc/passwd and /etc/group of real images stay far below this; bytes. */
 const MAX_ROOTFS_FILE = 8 * 1024 * 1024;
 
-/** Gathers what a container's spec is made from and builds it. The root file system must be mounted. */
+/**
+ * Gathers what a container's spec is made from and builds it. The root file system must be mounted.
+ *
+ * @param mounts the config's, with the place of each image that is mounted
+ */
 export async function containerSpec(
   s: Services,
   sandbox: SandboxRecord,
   container: ContainerRecord,
   image: Image,
+  mounts: Mount[],
 ): Promise<Spec> {
-  const { config } = container;
+  const config = { ...container.config, mounts };
   const sc = config.security;
   const files = s.paths.sandbox(sandbox.id);
   const { network, ipc } = sandbox.config.security.namespaces;

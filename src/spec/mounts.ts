@@ -102,8 +102,9 @@ function requestedMount(m: Mount, i: number, recursiveReadOnly: boolean): SpecMo
     const ro = `${field}.recursive_read_only`;
     if (!m.readonly) throw invalid(ro, 'needs readonly beside it');
     if (m.propagation !== 'private') throw invalid(ro, 'needs private propagation');
+    // The first word is how the kubelet tells this case (cri-api/pkg/errors, ErrRROUnsupported).
     // Falling back to a mount whose submounts are writable would break what the user was promised.
-    if (!recursiveReadOnly) throw new BerthError('unimplemented', `${ro}: needs Linux 5.12`);
+    if (!recursiveReadOnly) throw new BerthError('unimplemented', `RROUnsupported: ${ro}: needs Linux 5.12`);
     access = 'rro';
   }
   return mount(destination, 'bind', source, ['rbind', PROPAGATION[m.propagation], access]);

@@ -5,7 +5,8 @@ import { BerthError, isErrno } from '../errors.ts';
 import { check, declare, SyscallError } from './libc.ts';
 
 const SYS_OPENAT2 = 437;
-const O_PATH = 0o10000000;
+/** Names a file without opening it (open(2)); Node has no constant for it. */
+export const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
 const RESOLVE_NO_MAGICLINKS = 0x02;
 const RESOLVE_IN_ROOT = 0x10;

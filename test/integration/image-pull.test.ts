@@ -272,7 +272,7 @@ describe('mirrors', () => {
     const dead = await startFakeRegistry();
     await dead.stop();
     await expect(fixture.images.pull(`${dead.host}/app:v1`)).rejects.toMatchObject({
-      kind: 'unavailable',
+      kind: 'registryUnavailable',
       message: expect.stringMatching(/^RegistryUnavailable: 127\.0\.0\.1:\d+: .*ECONNREFUSED/),
     });
   });

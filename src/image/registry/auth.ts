@@ -83,7 +83,7 @@ export class Authorizer {
     const realm = URL.parse(challenge.parameters.get('realm') ?? '');
     if (realm === null || !/^https?:$/.test(realm.protocol)) {
       throw new BerthError(
-        'unavailable',
+        'registryUnavailable',
         `RegistryUnavailable: ${host.url.host}: asks for a token, but not from where`,
       );
     }

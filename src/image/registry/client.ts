@@ -107,7 +107,7 @@ export class RegistryClient {
       } catch (e: unknown) {
         // Only a download that had begun: hosts that do not answer have all been tried.
         const hasProgress = received > before && received < size;
-        if (kindOf(e) !== 'unavailable' || !hasProgress || attempt >= MAX_RESUMES) throw e;
+        if (kindOf(e) !== 'registryUnavailable' || !hasProgress || attempt >= MAX_RESUMES) throw e;
       }
     }
   }
@@ -189,7 +189,7 @@ export class RegistryClient {
       }
     }
     throw new BerthError(
-      'unavailable',
+      'registryUnavailable',
       `RegistryUnavailable: ${first.host}: ${step}: more than ${MAX_REDIRECTS} redirects`,
     );
   }
@@ -230,7 +230,7 @@ function redirected(from: URL, location: string): URL {
   const url = URL.parse(location, from.href);
   if (url === null || !/^https?:$/.test(url.protocol)) {
     throw new BerthError(
-      'unavailable',
+      'registryUnavailable',
       `RegistryUnavailable: ${from.host}: redirects to what is no http or https URL`,
     );
   }

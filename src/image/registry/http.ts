@@ -164,5 +164,5 @@ export async function readBody(
 /** The kubelet tells this case by the message's first word (kubelet/images/types.go, ErrRegistryUnavailable). */
 export function unreachable(url: URL, e: unknown): BerthError {
   const problem = e instanceof AggregateError ? e.errors.map(messageOf).join(', ') : messageOf(e);
-  return new BerthError('unavailable', `RegistryUnavailable: ${url.host}: ${problem}`, { cause: e });
+  return new BerthError('registryUnavailable', `RegistryUnavailable: ${url.host}: ${problem}`, { cause: e });
 }

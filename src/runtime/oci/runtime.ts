@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { BerthError } from '../../errors.ts';
-import type { Signal } from '../../signals.ts';
+import { type Signal, signalNumber } from '../../signals.ts';
 import { type RunResult, run } from '../../sys/exec.ts';
 
 /** No verb of an OCI runtime takes longer, or something in the kernel is stuck. */
@@ -60,7 +60,8 @@ export class OciRuntime {
 
   /** Sends a signal to the container's init. */
   async kill(id: string, signal: Signal): Promise<void> {
-    await this.#verb('kill', [id, signal]);
+    // By number: the runtimes do not agree on the names of real-time signals.
+    await this.#verb('kill', [id, String(signalNumber(signal))]);
   }
 
   /**
