@@ -60,7 +60,7 @@ export function serverStream<I, O>(
       handler(call.request, (message) => write(call, message, signal), signal),
     ).then(
       () => call.end(),
-      (e: unknown) => call.destroy(Object.assign(new Error(messageOf(e)), toStatus(e))),
+      (e: unknown) => fail(call, e),
     );
   };
 }
@@ -89,9 +89,13 @@ export function unimplemented(name: string): handleUnaryCall<unknown, never> {
 /** The same for an RPC that streams its answer. */
 export function unimplementedStream(name: string): handleServerStreamingCall<unknown, never> {
   return (call) => {
-    const e = new BerthError('unimplemented', `${name} is not implemented by berth yet`);
-    call.destroy(Object.assign(e, toStatus(e)));
+    fail(call, new BerthError('unimplemented', `${name} is not implemented by berth yet`));
   };
+}
+
+/** The event, since grpc-js sends no status for a stream that is destroyed: the client would wait for ever. */
+function fail(call: ServerWritableStream<unknown, unknown>, e: unknown): void {
+  call.emit('error', Object.assign(new Error(messageOf(e)), toStatus(e)));
 }
 
 async function answer<O>(
