@@ -1,0 +1,544 @@
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import { hostname as nodeName } from 'node:os';
+import path from 'node:path';
+import { buffer } from 'node:stream/consumers';
+import { promisify } from 'node:util';
+import { status } from '@grpc/grpc-js';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { ListContainersResponse__Output } from '../../proto/gen/runtime/v1/ListContainersResponse.ts';
+import type { NamespaceOption } from '../../proto/gen/runtime/v1/NamespaceOption.ts';
+import { Berthd } from '../support/berthd.ts';
+import { cgroupDirs, removeLink } from '../support/host.ts';
+import { callRaw, IDLE, OWN_PID, Pods, refusal, sh, until } from '../support/pods.ts';
+
+const run = promisify(execFile);
+let berthd: Berthd;
+let pods: Pods;
+
+beforeAll(async () => {
+  berthd = await Berthd.start();
+  await berthd.importBusybox();
+  pods = new Pods(berthd);
+});
+afterEach(async () => expect(await berthd.removeAllPods()).toEqual([]));
+afterAll(async () => expect(await berthd.close()).toEqual([]));
+
+const KINDS = ['net', 'uts', 'ipc', 'mnt', 'pid'];
+
+/** The namespaces that a process is in, by kind. */
+const namespacesOf = (pid: number | 'self') =>
+  Object.fromEntries(KINDS.map((kind) => [kind, readlinkSync(`/proc/${pid}/ns/${kind}`)]));
+
+const withNamespaces = (namespace_options: NamespaceOption) => ({
+  linux: { cgroup_parent: berthd.cgroupParent, security_context: { namespace_options } },
+});
+
+/** Another network with a bridge of its own, which comes before the usual one. */
+async function useNetwork(ranges: object[][], ...more: object[]): Promise<{ stop(): Promise<void> }> {
+  const file = path.join(berthd.dir, 'net.d', '00-other.conflist');
+  const bridge = `bu${berthd.tag}`;
+  const ipam = { type: 'host-local', dataDir: path.join(berthd.dir, 'ipam'), ranges };
+  const plugins = [{ type: 'bridge', bridge, isGateway: true, ipam }, ...more];
+  await writeFile(file, JSON.stringify({ cniVersion: '1.0.0', name: `other-${berthd.tag}`, plugins }));
+  return {
+    stop: async () => {
+      await rm(file);
+      expect(await berthd.removeAllPods()).toEqual([]);
+      expect(await readdir(`/sys/class/net/${bridge}/brif`)).toEqual([]);
+      await removeLink(bridge);
+    },
+  };
+}
+
+const otherSubnet = () => `10.63.${Number.parseInt(berthd.tag.slice(0, 2), 16)}.0/24`;
+
+describe('namespaces', () => {
+  it('net, UTS and IPC are shared by a pod’s containers and not the node’s; mount and PID are each its own', async () => {
+    const pod = await pods.run();
+    const [a, b, pause] = [
+      namespacesOf(await pods.pid('container', await pods.start(pod))),
+      namespacesOf(await pods.pid('container', await pods.start(pod))),
+      namespacesOf(await pods.pid('pod', pod.id)),
+    ];
+    const node = namespacesOf('self');
+    for (const kind of ['net', 'uts', 'ipc']) {
+      expect([a[kind], b[kind]], kind).toEqual([pause[kind], pause[kind]]);
+      expect(a[kind], kind).not.toBe(node[kind]);
+    }
+    for (const kind of ['mnt', 'pid'])
+      expect(new Set([a[kind], b[kind], pause[kind], node[kind]]).size, kind).toBe(4);
+  });
+
+  it('a PID namespace shared by the pod has the pause process as PID 1, which reaps orphans', async () => {
+    const pod = await pods.run(withNamespaces({ pid: 'POD' }));
+    const security_context = { namespace_options: { pid: 'POD' as const } };
+    const a = await pods.start(pod, { ...IDLE, linux: { security_context } });
+    const b = await pods.start(pod, sh('exec sleep 77777', { linux: { security_context } }));
+    const pause = namespacesOf(await pods.pid('pod', pod.id));
+    expect(namespacesOf(await pods.pid('container', a)).pid).toBe(pause.pid);
+    expect(await pods.ask(a, 'tr "\\0" " " </proc/1/cmdline')).toBe('/pause -P ');
+    expect(await pods.ask(a, 'grep -lx "sleep.77777." /proc/[0-9]*/cmdline')).toMatch(/proc/);
+    const orphan = await pods.ask(b, 'sleep 0.3 >/dev/null 2>&1 & echo $!');
+    expect(await pods.ask(a, `awk '/^PPid/{print $2}' /proc/${orphan}/status`)).toBe('1');
+    await until('the orphan is reaped', async () => {
+      const { code } = await pods.exec(a, ['test', '-e', `/proc/${orphan}`]);
+      return code === 1;
+    });
+    // The first process's end is the container's, also where it is not PID 1.
+    await pods.stop(b);
+    expect((await pods.status(b)).state).toBe('CONTAINER_EXITED');
+    expect((await pods.status(a)).state).toBe('CONTAINER_RUNNING');
+  });
+
+  it('of the node are what host network, IPC and PID mean', async () => {
+    const options = { network: 'NODE', ipc: 'NODE', pid: 'NODE' } as const;
+    const pod = await pods.run({ ...withNamespaces(options), hostname: '' });
+    const id = await pods.start(pod, {
+      ...IDLE,
+      linux: { security_context: { namespace_options: options } },
+    });
+    const node = namespacesOf('self');
+    const { mnt, ...shared } = namespacesOf(await pods.pid('container', id));
+    expect(mnt).not.toBe(node.mnt);
+    expect(shared).toEqual({ net: node.net, uts: node.uts, ipc: node.ipc, pid: node.pid });
+    expect(await pods.ask(id, 'hostname')).toBe(nodeName());
+    const said = await pods.podStatus(pod);
+    expect(said.network).toEqual({ ip: '', additional_ips: [] });
+    expect(said.linux?.namespaces?.options).toMatchObject(options);
+    expect(
+      await readdir(path.join(berthd.dir, 'ipam'), { recursive: true }).catch(() => []),
+    ).not.toContainEqual(expect.stringMatching(/\d+\.\d+\.\d+\.\d+$/));
+  });
+
+  it('of another container can be joined by one that debugs it', async () => {
+    const pod = await pods.run();
+    const target = await pods.start(pod, sh('exec sleep 88888'));
+    const namespace_options = { pid: 'TARGET' as const, target_id: target };
+    const debug = await pods.start(pod, { ...IDLE, linux: { security_context: { namespace_options } } });
+    expect(namespacesOf(await pods.pid('container', debug)).pid).toBe(
+      namespacesOf(await pods.pid('container', target)).pid,
+    );
+    expect(await pods.ask(debug, 'tr "\\0" " " </proc/1/cmdline')).toBe('sleep 88888 ');
+    // The debugger's end leaves the target alone.
+    await pods.stop(debug);
+    expect((await pods.status(target)).state).toBe('CONTAINER_RUNNING');
+  });
+});
+
+describe('files and kernel settings', () => {
+  it('hostname, hosts and resolv.conf are the pod’s in every container', async () => {
+    const pod = await pods.run({
+      hostname: 'some-pod',
+      dns_config: {
+        servers: ['192.0.2.53', '2001:db8::53'],
+        searches: ['ns.svc.cluster.local', 'cluster.local'],
+        options: ['ndots:5', 'edns0'],
+      },
+    });
+    const { network } = await pods.podStatus(pod);
+    for (const id of [await pods.start(pod), await pods.start(pod)]) {
+      expect(await pods.ask(id, 'hostname; cat /etc/hostname')).toBe('some-pod\nsome-pod');
+      expect((await pods.ask(id, 'cat /etc/hosts')).split('\n')).toEqual(
+        expect.arrayContaining(['127.0.0.1\tlocalhost', `${network?.ip}\tsome-pod`]),
+      );
+      expect(await pods.ask(id, 'cat /etc/resolv.conf')).toBe(
+        'search ns.svc.cluster.local cluster.local\nnameserver 192.0.2.53\nnameserver 2001:db8::53\noptions ndots:5 edns0',
+      );
+    }
+  });
+
+  it('resolv.conf is the node’s for a pod that brings no DNS configuration', async () => {
+    const pod = await pods.run();
+    const node = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
+    expect(`${await pods.ask(await pods.start(pod), 'cat /etc/resolv.conf')}\n`).toBe(node || '\n');
+  });
+
+  it('/dev/shm is one of 64 MiB for all containers of the pod, and no other pod’s', async () => {
+    const [pod, other] = [await pods.run(), await pods.run()];
+    const [a, b, c] = [await pods.start(pod), await pods.start(pod), await pods.start(other)];
+    await pods.ask(a, 'echo shared > /dev/shm/file');
+    expect(await pods.ask(b, 'cat /dev/shm/file')).toBe('shared');
+    expect(await pods.ask(c, 'ls -A /dev/shm')).toBe('');
+    expect(await pods.ask(a, "df -P /dev/shm | awk 'END{print $2}'")).toBe(String(64 * 1024));
+    const mount = await pods.ask(a, "grep ' /dev/shm ' /proc/self/mountinfo");
+    for (const option of ['nosuid', 'nodev', 'noexec']) expect(mount).toContain(option);
+    const { code, stderr } = await pods.exec(a, [
+      'dd',
+      'if=/dev/zero',
+      'of=/dev/shm/big',
+      'bs=1M',
+      'count=65',
+    ]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('No space left')]);
+  });
+
+  it('/dev/shm of a pod with the node’s IPC is the node’s', async () => {
+    const pod = await pods.run(withNamespaces({ ipc: 'NODE' }));
+    const id = await pods.start(pod, {
+      ...IDLE,
+      linux: { security_context: { namespace_options: { ipc: 'NODE', pid: 'CONTAINER' } } },
+    });
+    const file = `/dev/shm/berth-${berthd.tag}`;
+    await writeFile(file, 'of the node');
+    try {
+      expect(await pods.ask(id, `cat ${file}`)).toBe('of the node');
+    } finally {
+      await rm(file);
+    }
+  });
+
+  it('sysctls are set for the pod alone', async () => {
+    const before = readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+    const pod = await pods.run({
+      linux: {
+        cgroup_parent: berthd.cgroupParent,
+        sysctls: { 'net.ipv4.ip_local_port_range': '20000 20999', 'kernel.shm_rmid_forced': '1' },
+      },
+    });
+    const id = await pods.start(pod);
+    expect(
+      await pods.ask(id, 'cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced'),
+    ).toBe('20000\t20999\n1');
+    expect(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')).toBe(before);
+  });
+
+  it('cgroup_parent is where the pod’s processes are, in every hierarchy; parents made for it go with it', async () => {
+    const parent = `${berthd.cgroupParent}/kubepods/pod-x`;
+    const pod = await pods.run({ linux: { cgroup_parent: parent } });
+    const id = await pods.start(pod);
+    const pids = [await pods.pid('pod', pod.id), await pods.pid('container', id)];
+    for (const [i, name] of [pod.id, id].entries()) {
+      const lines = readFileSync(`/proc/${pids[i]}/cgroup`, 'utf8').trim().split('\n');
+      const used = lines.map((line) => line.slice(line.indexOf(':', 3) + 1));
+      for (const controller of ['memory', 'cpu', 'pids']) {
+        const line = lines.find((l) => l.split(':')[1]?.split(',').includes(controller)) ?? lines.at(-1);
+        expect(line, controller).toContain(`:${parent}/`);
+      }
+      expect(used.filter((cgroup) => cgroup.startsWith(`${parent}/`)).every((c) => c.includes(name))).toBe(
+        true,
+      );
+    }
+    await pods.removePod(pod);
+    expect(await cgroupDirs(berthd.cgroupParent)).toEqual([]);
+  });
+});
+
+describe('network', () => {
+  it('an address of the configured range, with which pods reach each other', async () => {
+    const [pod, other] = [await pods.run(), await pods.run()];
+    const ip = (await pods.podStatus(pod)).network?.ip ?? '';
+    const id = await pods.start(pod, sh('while :; do echo "from $HOSTNAME" | nc -l -p 8080; done'));
+    expect(await pods.ask(id, "ip -4 -o addr show eth0 | awk '{print $4}'")).toBe(`${ip}/24`);
+    const client = await pods.start(other);
+    await until('the other pod answers', async () => {
+      const said = await pods.exec(client, ['nc', '-w', '2', ip, '8080']);
+      return said.stdout === `from ${pod.config.hostname}\n`;
+    });
+  });
+
+  it('IPv4 first and IPv6 as additional address, as the plugin says', async () => {
+    const six = `fd00:${berthd.tag.slice(0, 4)}:${berthd.tag.slice(4)}::/64`;
+    const network = await useNetwork([[{ subnet: otherSubnet() }], [{ subnet: six }]]);
+    try {
+      const pod = await pods.run();
+      const said = (await pods.podStatus(pod)).network;
+      expect(said?.ip).toMatch(/^10\.63\.\d+\.\d+$/);
+      expect(said?.additional_ips).toEqual([{ ip: expect.stringMatching(/^fd00:/) }]);
+      const id = await pods.start(pod);
+      const addresses = await pods.ask(id, "ip -o addr show eth0 scope global | awk '{print $4}'");
+      expect(addresses.split('\n').sort()).toEqual([`${said?.ip}/24`, `${said?.additional_ips[0]?.ip}/64`]);
+      expect(await pods.ask(id, 'cat /etc/hosts')).toContain(
+        `${said?.additional_ips[0]?.ip}\t${pod.config.hostname}`,
+      );
+    } finally {
+      await network.stop();
+    }
+  });
+
+  it('port mappings reach the pod through portmap, and leave no rule behind', async () => {
+    const hostPort = await freePort();
+    const network = await useNetwork([[{ subnet: otherSubnet() }]], {
+      type: 'portmap',
+      capabilities: { portMappings: true },
+    });
+    try {
+      const pod = await pods.run({
+        port_mappings: [
+          { protocol: 'TCP', container_port: 8080, host_port: hostPort },
+          { protocol: 'TCP', container_port: 9090 },
+        ],
+      });
+      await pods.start(pod, sh('while :; do echo mapped | nc -l -p 8080; done'));
+      const ip = (await pods.podStatus(pod)).network?.ip;
+      expect(await natRules()).toContain(`--to-destination ${ip}:8080`);
+      expect(await natRules()).not.toContain(`${ip}:9090`);
+      expect(
+        await until('the mapped port answers', async () => {
+          const socket = connect(hostPort, '127.0.0.1');
+          socket.setTimeout(2_000, () => socket.destroy());
+          return buffer(socket).then(String, () => '');
+        }),
+      ).toBe('mapped\n');
+      await pods.stopPod(pod);
+      expect(await natRules()).not.toContain(`${ip}:8080`);
+      expect(await natRules()).not.toContain(pod.id.slice(0, 12));
+    } finally {
+      await network.stop();
+    }
+  });
+
+  it('is not ready, with a message that names the directory, until a configuration is dropped in', async () => {
+    const bare = await Berthd.start({ network: false });
+    try {
+      const ready = async () => {
+        const { status } = await bare.client.runtime('Status', {});
+        return status?.conditions.find(({ type }) => type === 'NetworkReady');
+      };
+      expect(await ready()).toEqual({
+        type: 'NetworkReady',
+        status: false,
+        reason: 'NetworkPluginNotReady',
+        message: expect.stringContaining(path.join(bare.dir, 'net.d')),
+      });
+      const request = { config: { ...new Pods(bare).config() } };
+      const said = await refusal(bare.client.runtime('RunPodSandbox', request));
+      expect(said.kind).toBe('unavailable');
+      expect(said.message).toContain(path.join(bare.dir, 'net.d'));
+      expect((await bare.client.runtime('ListPodSandbox', {})).items).toEqual([]);
+      // The node's network needs no configuration.
+      const options = { network: 'NODE' } as const;
+      const own = await new Pods(bare).run({
+        linux: { cgroup_parent: bare.cgroupParent, security_context: { namespace_options: options } },
+      });
+      expect((await new Pods(bare).podStatus(own)).state).toBe('SANDBOX_READY');
+      await bare.addNetwork();
+      await until('the network is ready', async () => (await ready())?.status);
+      // The refused request is taken now, under its own name.
+      const { pod_sandbox_id } = await bare.client.runtime('RunPodSandbox', request);
+      expect((await new Pods(bare).podStatus(pod_sandbox_id)).network?.ip).toMatch(/^10\./);
+    } finally {
+      expect(await bare.close()).toEqual([]);
+    }
+  });
+
+  it('that cannot be made fails the pod with the plugin’s words, and leaves nothing', async () => {
+    const network = await useNetwork([
+      [{ subnet: '10.63.250.0/30', rangeStart: '10.63.250.2', rangeEnd: '10.63.250.2' }],
+    ]);
+    try {
+      const pod = await pods.run();
+      const said = await refusal(pods.run());
+      expect(said.message).toMatch(/^network: .*(no IP addresses available|available in range)/);
+      await pods.removePod(pod);
+      // The address that it held is free again.
+      expect((await pods.podStatus(await pods.run())).network?.ip).toBe('10.63.250.2');
+    } finally {
+      await network.stop();
+    }
+  });
+});
+
+describe('status and lists', () => {
+  it('PodSandboxStatus has all that the pod was made with', async () => {
+    const before = BigInt(Date.now()) * 1_000_000n;
+    const labels = { app: 'web', 'io.kubernetes.pod.uid': 'u-1', odd: 'ünïcode ☃ "quoted"\n' };
+    const annotations = { 'kubernetes.io/config.seen': '2026-01-02T03:04:05Z', empty: '' };
+    const metadata = { name: 'full', namespace: 'ns', uid: 'u-1', attempt: 3 };
+    const pod = await pods.run({ metadata, labels, annotations }, 'runc');
+    const said = await pods.podStatus(pod);
+    expect(said).toMatchObject({
+      id: pod.id,
+      metadata,
+      state: 'SANDBOX_READY',
+      labels,
+      annotations,
+      runtime_handler: 'runc',
+      linux: { namespaces: { options: { network: 'POD', pid: 'POD', ipc: 'POD' } } },
+    });
+    expect(pod.id).toMatch(/^[0-9a-f]{64}$/);
+    expect(BigInt(said.created_at)).toBeGreaterThanOrEqual(before);
+    expect(BigInt(said.created_at)).toBeLessThanOrEqual(BigInt(Date.now() + 1) * 1_000_000n);
+    const { items } = await berthd.client.runtime('ListPodSandbox', {});
+    const { created_at, state } = said;
+    expect(items).toEqual([
+      { id: pod.id, metadata, state, created_at, labels, annotations, runtime_handler: 'runc' },
+    ]);
+    const info = await pods.info('pod', pod.id);
+    expect(readFileSync(`/proc/${info.pid}/cmdline`, 'utf8')).toBe('/pause\0-P\0');
+    expect(existsSync(path.join(String(info.namespaces), 'net'))).toBe(true);
+  });
+
+  it('ListPodSandbox filters by id, state and labels, and by all together', async () => {
+    const a = await pods.run({ labels: { app: 'a', tier: 'x' } });
+    const b = await pods.run({ labels: { app: 'b', tier: 'x' } });
+    const c = await pods.run({ labels: { app: 'a' } });
+    await pods.stopPod(c);
+    const list = async (filter: object) =>
+      (await berthd.client.runtime('ListPodSandbox', { filter })).items.map(({ id }) => id).sort();
+    const ready = { state: 'SANDBOX_READY' } as const;
+    const notReady = { state: 'SANDBOX_NOTREADY' } as const;
+    const expected: [object, string[]][] = [
+      [{}, [a.id, b.id, c.id]],
+      [{ id: b.id }, [b.id]],
+      [{ id: 'f'.repeat(64) }, []],
+      [{ state: ready }, [a.id, b.id]],
+      [{ state: notReady }, [c.id]],
+      [{ label_selector: { app: 'a' } }, [a.id, c.id]],
+      [{ label_selector: { app: 'a', tier: 'x' } }, [a.id]],
+      [{ label_selector: { app: '' } }, []],
+      [{ label_selector: { constructor: 'a' } }, []],
+      [{ state: ready, label_selector: { app: 'a' } }, [a.id]],
+      [{ id: c.id, state: ready }, []],
+      [{ id: c.id, state: notReady, label_selector: { app: 'a' } }, [c.id]],
+    ];
+    for (const [filter, ids] of expected)
+      expect(await list(filter), JSON.stringify(filter)).toEqual(ids.sort());
+  });
+
+  it('streamed lists are the lists, filters too', async () => {
+    const pod = await pods.run({ labels: { app: 'a' } });
+    const other = await pods.run();
+    const id = await pods.start(pod);
+    await pods.create(other);
+    const { items } = await berthd.client.runtime('ListPodSandbox', {});
+    const { containers } = await berthd.client.runtime('ListContainers', {});
+    const { images } = await berthd.client.image('ListImages', {});
+    expect([items.length, containers.length, images.length]).toEqual([2, 2, 1]);
+    expect(await callRaw(berthd, 'StreamPodSandboxes', {})).toEqual([{ pod_sandboxes: items }]);
+    expect(await callRaw(berthd, 'StreamContainers', {})).toEqual([{ containers }]);
+    expect(await callRaw(berthd, 'StreamImages', {})).toEqual([{ images }]);
+    expect(await callRaw(berthd, 'StreamPodSandboxes', { filter: { label_selector: { app: 'a' } } })).toEqual(
+      [{ pod_sandboxes: items.filter((item) => item.id === pod.id) }],
+    );
+    const filtered = (await callRaw(berthd, 'StreamContainers', {
+      filter: { state: { state: 'CONTAINER_RUNNING' } },
+    })) as ListContainersResponse__Output[];
+    expect(filtered.flatMap((m) => m.containers.map((c) => c.id))).toEqual([id]);
+    const stats = (await callRaw(berthd, 'StreamContainerStats', {})) as {
+      container_stats: { attributes: { id: string } }[];
+    }[];
+    expect(stats.flatMap((m) => m.container_stats.map((s) => s.attributes.id)).sort()).toEqual(
+      containers.map((c) => c.id).sort(),
+    );
+  });
+
+  it('what is not built answers UNIMPLEMENTED, streams too', async () => {
+    const names = [
+      ...['Exec', 'Attach', 'PortForward', 'CheckpointContainer', 'GetContainerEvents'],
+      ...['PodSandboxStats', 'ListPodSandboxStats', 'StreamPodSandboxStats', 'UpdatePodSandboxResources'],
+      ...['ListMetricDescriptors', 'ListPodSandboxMetrics', 'StreamPodSandboxMetrics'],
+    ];
+    for (const name of names) {
+      const error = await callRaw(berthd, name, {}).catch((e: unknown) => e);
+      expect(error, name).toMatchObject({
+        code: status.UNIMPLEMENTED,
+        details: expect.stringContaining(name),
+      });
+    }
+  });
+});
+
+describe('the end of a pod', () => {
+  it('StopPodSandbox ends its containers, frees its address, keeps its record, and can be repeated', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(pod);
+    const created = await pods.create(pod);
+    const before = await pods.podStatus(pod);
+    const [pause, first] = [await pods.pid('pod', pod.id), await pods.pid('container', id)];
+    await pods.stopPod(pod);
+    await pods.stopPod(pod);
+    expect([pause, first].filter(runs)).toEqual([]);
+    expect(await pods.podStatus(pod)).toEqual({ ...before, state: 'SANDBOX_NOTREADY' });
+    expect(await pods.status(id)).toMatchObject({
+      state: 'CONTAINER_EXITED',
+      exit_code: 137,
+      reason: 'Error',
+    });
+    expect((await pods.status(created)).state).toBe('CONTAINER_EXITED');
+    const addresses = await readdir(path.join(berthd.dir, 'ipam', `berth-${berthd.tag}`));
+    expect(addresses).not.toContain(before.network?.ip);
+    expect((await refusal(pods.create(pod))).kind).toBe('precondition');
+    await pods.removePod(pod);
+  });
+
+  it('RemovePodSandbox ends a running pod, and again says nothing', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(pod);
+    const pids = [await pods.pid('pod', pod.id), await pods.pid('container', id)];
+    await pods.removePod(pod);
+    expect(pids.filter(runs)).toEqual([]);
+    await pods.removePod(pod);
+    await pods.stopPod(pod);
+    expect((await refusal(pods.podStatus(pod))).kind).toBe('notFound');
+    expect((await refusal(pods.status(id))).kind).toBe('notFound');
+    const { containers } = await berthd.client.runtime('ListContainers', {});
+    expect(containers).toEqual([]);
+  });
+
+  it('a removal while others stop and remove the same pod is one removal', async () => {
+    const pod = await pods.run();
+    await pods.start(pod);
+    await Promise.all([
+      pods.stopPod(pod),
+      pods.removePod(pod),
+      pods.stopPod(pod),
+      pods.removePod(pod),
+      pods.removePod(pod),
+    ]);
+    expect((await refusal(pods.podStatus(pod))).kind).toBe('notFound');
+  });
+
+  it('eight calls for one pod at once make one; a caller that gives up finds it made', async () => {
+    const config = pods.config();
+    const calls = Array.from({ length: 8 }, () => berthd.client.runtime('RunPodSandbox', { config }));
+    const ids = new Set((await Promise.all(calls)).map(({ pod_sandbox_id }) => pod_sandbox_id));
+    expect(ids.size).toBe(1);
+    const second = pods.config();
+    const hasty = refusal(berthd.client.runtime('RunPodSandbox', { config: second }, { timeoutMs: 15 }));
+    expect((await hasty).kind).toBe('deadline');
+    const { pod_sandbox_id } = await berthd.client.runtime('RunPodSandbox', { config: second });
+    const { items } = await berthd.client.runtime('ListPodSandbox', {});
+    expect(items.filter((item) => item.metadata?.name === second.metadata?.name).map(({ id }) => id)).toEqual(
+      [pod_sandbox_id],
+    );
+  });
+
+  it('a pod with eight containers made at once is whole', async () => {
+    const pod = await pods.run();
+    const ids = await Promise.all(
+      Array.from({ length: 8 }, (_, i) =>
+        pods.start(
+          pod,
+          sh(`echo ${i} > /dev/shm/${i}; exec sleep 100000`, { linux: { security_context: OWN_PID } }),
+        ),
+      ),
+    );
+    expect(new Set(ids).size).toBe(8);
+    await until('all have begun', async () => (await pods.ask(ids[0] ?? '', 'ls /dev/shm | wc -l')) === '8');
+    await pods.stopPod(pod);
+    for (const id of ids) expect((await pods.status(id)).state).toBe('CONTAINER_EXITED');
+  });
+});
+
+/** Not gone, nor a zombie that the machine's init has still to reap. */
+function runs(pid: number): boolean {
+  if (!existsSync(`/proc/${pid}`)) return false;
+  return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+}
+
+async function natRules(): Promise<string> {
+  return (await run('iptables-save', ['-t', 'nat'])).stdout;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
