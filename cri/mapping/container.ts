@@ -23,7 +23,8 @@ import {
   pick,
 } from './security.ts';
 
-const utf8 = new TextDecoder('utf-8', { fatal: true });
+// A byte order mark belongs to the value: the decoder's default would drop it.
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** @throws BerthError `invalid` naming the field that is missing or wrong. */
 export function fromContainerConfig(config: ContainerConfig__Output | null): ContainerConfig {
