@@ -1,0 +1,205 @@
+import { describe, expect, it } from 'vitest';
+import type { CgroupStats, Psi } from '../../../cgroups/types.ts';
+import { toFilesystemUsage, toImage } from '../../../cri/mapping/image.ts';
+import { toContainerStats } from '../../../cri/mapping/stats.ts';
+import type { ContainerStats } from '../../../src/container/stats.ts';
+import { containerConfig, imageConfig } from '../spec/configs.ts';
+import { answered, unsetFields } from './messages.ts';
+import { container } from './records.ts';
+
+const MAX64 = 18_446_744_073_709_551_615n;
+
+const psi = (base: number): Psi => ({
+  some: { avg10: base + 0.25, avg60: base + 0.5, avg300: base + 0.75, totalNs: BigInt(base) },
+  full: { avg10: base + 1.25, avg60: base + 1.5, avg300: base + 1.75, totalNs: MAX64 },
+});
+const message = (base: number) => ({
+  Some: { Total: String(base), Avg10: base + 0.25, Avg60: base + 0.5, Avg300: base + 0.75 },
+  Full: { Total: String(MAX64), Avg10: base + 1.25, Avg60: base + 1.5, Avg300: base + 1.75 },
+});
+
+const CGROUP: CgroupStats = {
+  timestampNs: 1_700_000_000_123_456_789n,
+  cpu: {
+    usageNs: MAX64,
+    userNs: undefined,
+    systemNs: undefined,
+    nrPeriods: undefined,
+    nrThrottled: undefined,
+    throttledNs: undefined,
+  },
+  memory: {
+    usageBytes: 101n,
+    limitBytes: 102n,
+    workingSetBytes: 103n,
+    rssBytes: 104n,
+    cacheBytes: 105n,
+    availableBytes: 106n,
+    pageFaults: 107n,
+    majorPageFaults: 108n,
+    swapUsageBytes: 9n,
+    swapLimitBytes: 9_007_199_254_741_002n,
+  },
+  pids: { current: undefined, limit: undefined },
+  io: [],
+  psi: { cpu: psi(10), memory: psi(20), io: psi(30) },
+  oomKills: undefined,
+};
+
+const record = container({
+  config: containerConfig({
+    metadata: { name: 'app', attempt: 3 },
+    labels: { l: '1' },
+    annotations: { n: '2' },
+  }),
+});
+
+const stats = (over: Partial<ContainerStats> = {}) =>
+  answered.containerStats({ stats: toContainerStats({ record, cgroup: CGROUP, ...over }, '/images') }).stats;
+
+describe('toContainerStats', () => {
+  it('tells everything', () => {
+    const full = stats({
+      usageNanoCores: 109n,
+      writableLayer: { timestampNs: 1_700_000_000_000_000_001n, usedBytes: 110n, inodesUsed: 111n },
+    });
+    expect(unsetFields(full)).toEqual([]);
+    const timestamp = '1700000000123456789';
+    expect(full).toEqual({
+      attributes: {
+        id: 'c1',
+        metadata: { name: 'app', attempt: 3 },
+        labels: { l: '1' },
+        annotations: { n: '2' },
+      },
+      cpu: {
+        timestamp,
+        usage_core_nano_seconds: { value: String(MAX64) },
+        usage_nano_cores: { value: '109' },
+        psi: message(10),
+      },
+      memory: {
+        timestamp,
+        working_set_bytes: { value: '103' },
+        available_bytes: { value: '106' },
+        usage_bytes: { value: '101' },
+        rss_bytes: { value: '104' },
+        page_faults: { value: '107' },
+        major_page_faults: { value: '108' },
+        psi: message(20),
+      },
+      swap: {
+        timestamp,
+        swap_usage_bytes: { value: '9' },
+        swap_available_bytes: { value: '9007199254740993' },
+      },
+      io: { timestamp, psi: message(30) },
+      writable_layer: {
+        timestamp: '1700000000000000001',
+        fs_id: { mountpoint: '/images' },
+        used_bytes: { value: '110' },
+        inodes_used: { value: '111' },
+      },
+    });
+  });
+
+  it('leaves out what is unknown instead of calling it 0', () => {
+    const unknown = Object.fromEntries(Object.keys(CGROUP.memory).map((key) => [key, undefined]));
+    const bare = stats({
+      cgroup: {
+        ...CGROUP,
+        cpu: { ...CGROUP.cpu, usageNs: undefined },
+        memory: unknown as unknown as CgroupStats['memory'],
+        psi: undefined,
+      },
+    });
+    expect(bare?.cpu).toMatchObject({ usage_core_nano_seconds: null, usage_nano_cores: null, psi: null });
+    const { timestamp, ...memory } = bare?.memory ?? { timestamp: '' };
+    expect(timestamp).not.toBe('0');
+    expect(new Set(Object.values(memory))).toEqual(new Set([null]));
+    expect(bare?.swap).toMatchObject({ swap_usage_bytes: null, swap_available_bytes: null });
+    expect(bare?.io?.psi).toBeNull();
+    expect(bare?.writable_layer).toBeNull();
+  });
+
+  it.each([
+    ['no limit', { swapUsageBytes: 5n, swapLimitBytes: undefined }, '5'],
+    ['no usage', { swapUsageBytes: undefined, swapLimitBytes: 5n }, undefined],
+  ])('tells no available swap with %s', (_name, swap, usage) => {
+    const got = stats({ cgroup: { ...CGROUP, memory: { ...CGROUP.memory, ...swap } } });
+    expect(got?.swap?.swap_available_bytes).toBeNull();
+    expect(got?.swap?.swap_usage_bytes?.value).toBe(usage);
+  });
+
+  it('tells a measured 0', () => {
+    const memory = { ...CGROUP.memory, majorPageFaults: 0n };
+    expect(stats({ cgroup: { ...CGROUP, memory } })?.memory?.major_page_faults).toEqual({ value: '0' });
+    expect(stats({ usageNanoCores: 0n })?.cpu?.usage_nano_cores).toEqual({ value: '0' });
+  });
+
+  it('has no "full" line where the kernel writes none', () => {
+    const cpu = { some: psi(10).some, full: undefined };
+    const got = stats({ cgroup: { ...CGROUP, psi: { cpu, memory: psi(20), io: undefined } } });
+    expect(got?.cpu?.psi).toEqual({ Some: message(10).Some, Full: null });
+    expect(got?.io?.psi).toBeNull();
+  });
+});
+
+describe('toImage', () => {
+  const image = {
+    id: 'sha256:1',
+    repoTags: ['a/b:1', 'a/b:2'],
+    repoDigests: ['a/b@sha256:9'],
+    size: MAX64,
+    config: imageConfig(),
+    chainIds: [],
+    pinned: true,
+  };
+  const mapped = (user: string) =>
+    answered.imageStatus({ image: toImage({ ...image, config: imageConfig({ user }) }) }).image;
+
+  it('tells everything', () => {
+    expect(mapped('web')).toMatchObject({
+      id: 'sha256:1',
+      repo_tags: ['a/b:1', 'a/b:2'],
+      repo_digests: ['a/b@sha256:9'],
+      size: String(MAX64),
+      spec: { image: 'sha256:1' },
+      pinned: true,
+    });
+  });
+
+  // The kubelet's runAsNonRoot check reads the number, else the name; an image without a user runs as root.
+  it.each([
+    ['', null, ''],
+    ['0', '0', ''],
+    ['1000:33', '1000', ''],
+    ['4294967294', '4294967294', ''],
+    ['www', null, 'www'],
+    ['www:www', null, 'www'],
+    ['10x', null, '10x'],
+  ])('reads user %j', (user, uid, username) => {
+    const got = mapped(user);
+    expect([got?.uid?.value ?? null, got?.username]).toEqual([uid, username]);
+  });
+});
+
+describe('toFilesystemUsage', () => {
+  it('tells everything without loss', () => {
+    const usage = {
+      timestamp: 9_223_372_036_854_775_807n,
+      mountpoint: '/i',
+      usedBytes: MAX64,
+      inodesUsed: 7n,
+    };
+    const { image_filesystems } = answered.imageFsInfo({ image_filesystems: [toFilesystemUsage(usage)] });
+    expect(image_filesystems).toEqual([
+      {
+        timestamp: '9223372036854775807',
+        fs_id: { mountpoint: '/i' },
+        used_bytes: { value: String(MAX64) },
+        inodes_used: { value: '7' },
+      },
+    ]);
+  });
+});
