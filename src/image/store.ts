@@ -35,7 +35,7 @@ export class ImageStore {
     this.#db = db;
     this.#isPinned = isPinned;
     for (const row of db.all<{ id: string; record: string }>('SELECT id, record FROM images')) {
-      this.#records.set(row.id, decodeRecord<ImageRecord>(row.record));
+      this.#records.set(row.id, decodeRecord<ImageRecord>(row.record, `images ${row.id}`));
     }
     for (const row of db.all<{ name: string; image_id: string }>('SELECT name, image_id FROM image_names')) {
       this.#names.set(row.name, row.image_id);

@@ -1,5 +1,6 @@
+import { closeSync, fchmodSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
-import { BerthError } from '../errors.ts';
+import { BerthError, messageOf } from '../errors.ts';
 import { migrations } from './schema.ts';
 
 /** A value that a column holds; integers come back as bigint so that sizes and times are never lossy. */
@@ -13,40 +14,52 @@ export type Column = string | bigint | null | Uint8Array;
  * lack the last moments; whatever they made is then swept as having no record.
  */
 export class Database {
+  readonly #path: string;
   readonly #db: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
 
-  /** @throws BerthError `internal` when the file was written by a newer berth or is not a database. */
+  /**
+   * Opens the file, or makes it; its directory must be there.
+   *
+   * @throws BerthError `internal` when the file was written by a newer berth, is damaged or no database
+   */
   constructor(path: string) {
-    this.#db = new DatabaseSync(path, { timeout: 5000 });
-    this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON');
-    this.#migrate(path);
+    this.#path = path;
+    this.#db = this.#named(() => openPrivate(path));
+    try {
+      this.#exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON');
+      this.#migrate();
+    } catch (e: unknown) {
+      this.#db.close();
+      throw e;
+    }
   }
 
   /** Rows of a query, each a column-name → value object. */
   all<T extends Record<string, Column>>(sql: string, ...values: Column[]): T[] {
-    return this.#statement(sql).all(...values) as T[];
+    return this.#named(() => this.#statement(sql).all(...values)) as T[];
   }
 
   /** The first row of a query, or undefined. */
   get<T extends Record<string, Column>>(sql: string, ...values: Column[]): T | undefined {
-    return this.#statement(sql).get(...values) as T | undefined;
+    return this.#named(() => this.#statement(sql).get(...values)) as T | undefined;
   }
 
   /** Runs a statement that changes rows; returns how many changed. */
   run(sql: string, ...values: Column[]): number {
-    return Number(this.#statement(sql).run(...values).changes);
+    return this.#named(() => Number(this.#statement(sql).run(...values).changes));
   }
 
   /** All of `fn`'s statements or none; `fn` is synchronous, so no other request comes between. */
   transaction<T>(fn: () => T): T {
-    this.#db.exec('BEGIN IMMEDIATE');
+    this.#exec('BEGIN IMMEDIATE');
     try {
       const result = fn();
-      this.#db.exec('COMMIT');
+      this.#exec('COMMIT');
       return result;
     } catch (e: unknown) {
-      this.#db.exec('ROLLBACK');
+      // SQLite has rolled back by itself after some errors, such as a full disk.
+      if (this.#db.isTransaction) this.#exec('ROLLBACK');
       throw e;
     }
   }
@@ -64,20 +77,46 @@ export class Database {
     return statement;
   }
 
-  #migrate(path: string): void {
+  #migrate(): void {
     const version = Number(this.get<{ user_version: bigint }>('PRAGMA user_version')?.user_version ?? 0n);
     if (version > migrations.length) {
       throw new BerthError(
         'internal',
-        `${path}: schema version ${version} is newer than this berth's (${migrations.length}); install the newer berth again or move the file away`,
+        `database ${this.#path}: schema version ${version} is newer than this berth's (${migrations.length}); install the newer berth again or move the file away`,
       );
     }
     for (const [index, sql] of migrations.entries()) {
       if (index < version) continue;
       this.transaction(() => {
-        this.#db.exec(sql);
-        this.#db.exec(`PRAGMA user_version = ${index + 1}`);
+        this.#exec(sql);
+        this.#exec(`PRAGMA user_version = ${index + 1}`);
       });
     }
   }
+
+  #exec(sql: string): void {
+    this.#named(() => this.#db.exec(sql));
+  }
+
+  /** SQLite's messages (`file is not a database`) name no file. */
+  #named<T>(fn: () => T): T {
+    try {
+      return fn();
+    } catch (e: unknown) {
+      const damaged = e instanceof Error && 'errcode' in e && DAMAGED.has(Number(e.errcode) & 0xff);
+      const advice = damaged ? '; put back a copy, or move it away and begin without records' : '';
+      throw new BerthError('internal', `database ${this.#path}: ${messageOf(e)}${advice}`, { cause: e });
+    }
+  }
 }
+
+/** Records hold the environment of containers, and with it passwords. SQLite gives its other files the same mode. */
+function openPrivate(path: string): DatabaseSync {
+  const fd = openSync(path, 'a', 0o600);
+  fchmodSync(fd, 0o600);
+  closeSync(fd);
+  return new DatabaseSync(path, { timeout: 5000 });
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html); the low byte of an extended code. */
+const DAMAGED: ReadonlySet<number> = new Set([11, 26]);

@@ -1,16 +1,40 @@
+import { BerthError, messageOf } from '../errors.ts';
+
 /**
- * JSON for the database's records: bigint (nanoseconds, int64 limits) survives as `{"$bigint":"123"}`,
- * which no record of ours spells otherwise. `undefined` members vanish, as in JSON.
+ * JSON for the database's records: bigint (nanoseconds, int64 limits) survives as `{"$bigint":"123"}`.
+ * Maps whose keys others chose (labels, annotations, sysctls) are in the records too, so an object that has
+ * a key with `$` is kept as `{"$object":[[key,value],…]}` and cannot pass for anything else: a label named
+ * `$bigint` would otherwise keep berthd from starting. `undefined` members vanish, as in JSON.
  */
 export function encodeRecord(value: unknown): string {
-  return JSON.stringify(value, (_key, v: unknown) => (typeof v === 'bigint' ? { $bigint: v.toString() } : v));
+  return JSON.stringify(value, (_key, v: unknown) => {
+    if (typeof v === 'bigint') return { $bigint: v.toString() };
+    return isObject(v) && Object.keys(v).some((key) => key.startsWith('$'))
+      ? { $object: Object.entries(v) }
+      : v;
+  });
 }
 
-/** The inverse of {@link encodeRecord}; the caller names the type that it stored under this key. */
-export function decodeRecord<T>(text: string): T {
-  return JSON.parse(text, (_key, v: unknown) =>
-    typeof v === 'object' && v !== null && '$bigint' in v && typeof v.$bigint === 'string'
-      ? BigInt(v.$bigint)
-      : v,
-  ) as T;
+/**
+ * The inverse of {@link encodeRecord}; the caller names the type that it stored under this key.
+ *
+ * @param what the record's table and id, for the error
+ * @throws BerthError `internal` when the text is no such JSON
+ */
+export function decodeRecord<T>(text: string, what: string): T {
+  try {
+    return JSON.parse(text, revive) as T;
+  } catch (e: unknown) {
+    throw new BerthError('internal', `record ${what} in the database: ${messageOf(e)}`, { cause: e });
+  }
+}
+
+function revive(_key: string, v: unknown): unknown {
+  if (!isObject(v)) return v;
+  if (typeof v.$bigint === 'string') return BigInt(v.$bigint);
+  return Array.isArray(v.$object) ? Object.fromEntries(v.$object as [string, unknown][]) : v;
+}
+
+function isObject(v: unknown): v is Record<string, unknown> {
+  return typeof v === 'object' && v !== null && !Array.isArray(v);
 }

@@ -29,7 +29,7 @@ export class RecordStore<T extends { readonly id: string }> {
       ON CONFLICT (id) DO UPDATE SET record = excluded.record`;
     this.#deleteSql = `DELETE FROM ${table} WHERE id = ?`;
     for (const row of db.all<{ id: string; record: string }>(`SELECT id, record FROM ${table}`)) {
-      this.#records.set(row.id, decodeRecord<T>(row.record));
+      this.#records.set(row.id, decodeRecord<T>(row.record, `${table} ${row.id}`));
     }
   }
 
