@@ -46,7 +46,7 @@ export function parseConfig(text: string, name: string): Config {
     throw new BerthError('invalid', `${name}: ${problems}`, { cause: result.error });
   }
   const config = result.data;
-  if (config.runtimes[config.default_runtime] === undefined) {
+  if (!Object.hasOwn(config.runtimes, config.default_runtime)) {
     throw new BerthError(
       'invalid',
       `${name}: default_runtime: "${config.default_runtime}" is not among runtimes (${Object.keys(config.runtimes).join(', ')})`,

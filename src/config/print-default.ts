@@ -19,21 +19,19 @@ export function defaultConfigText(): string {
   return [...lines, ...tables].join('\n');
 }
 
+/** A table with its keys, or one for each entry of a table of tables. */
 function tableLines(name: string, table: object, schema: z.ZodType): string[] {
-  const inner = schema instanceof z.ZodPrefault ? schema.unwrap() : schema;
+  const inner = schema instanceof z.ZodPrefault || schema instanceof z.ZodDefault ? schema.unwrap() : schema;
+  if (inner instanceof z.ZodRecord) {
+    return Object.entries(table).flatMap(([key, entry]: [string, object]) =>
+      tableLines(`${name}.${key}`, entry, inner.valueType as z.ZodType),
+    );
+  }
   const shape: Record<string, z.ZodType> =
     inner instanceof z.ZodObject ? (inner.shape as Record<string, z.ZodType>) : {};
-  const lines = Object.values(table).every((value) => typeof value === 'object' && !Array.isArray(value))
-    ? []
-    : [`[${name}]`];
-  for (const [key, value] of Object.entries(table) as [string, unknown][]) {
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-      lines.push(stringify({ [name]: { [key]: value } }).trim());
-      continue;
-    }
-    const comment = shape[key]?.description;
-    if (comment !== undefined) lines.push(`# ${comment}`);
-    lines.push(stringify({ [key]: value }).trim());
-  }
-  return lines;
+  const keys = Object.entries(table).flatMap(([key, value]: [string, unknown]) => [
+    `# ${shape[key]?.description ?? ''}`,
+    stringify({ [key]: value }).trim(),
+  ]);
+  return [`[${name}]`, ...keys];
 }

@@ -1,0 +1,188 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadConfig, parseConfig } from '../../../src/config/load.ts';
+import { defaultConfigText } from '../../../src/config/print-default.ts';
+
+const DEFAULTS = {
+  listen: 'unix:///run/berth/berth.sock',
+  root: '/var/lib/berth',
+  state: '/run/berth',
+  log_level: 'info',
+  default_runtime: 'runc',
+  cgroup_driver: 'auto',
+  pinned_images: [],
+  seccomp_profile: '/usr/share/containers/seccomp.json',
+  conmon: '/usr/bin/conmon',
+  pause: '/usr/bin/catatonit',
+  network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'] },
+  images: { registry_config_dir: '/etc/berth/certs.d' },
+  streaming: { address: '127.0.0.1', port: 0 },
+  runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc' } },
+};
+
+describe('parseConfig', () => {
+  it('fills in every default', () => {
+    expect(parseConfig('', 'x')).toEqual(DEFAULTS);
+  });
+
+  it('takes every key', () => {
+    const text = `
+listen = "unix:///tmp/a.sock"
+root = "/r"
+state = "/s"
+log_level = "trace"
+default_runtime = "crun-1.8"
+cgroup_driver = "systemd"
+pinned_images = ["registry/pause:*"]
+seccomp_profile = "/sec"
+conmon = "/conmon"
+pause = "/pause"
+[network]
+conf_dir = "/cni"
+bin_dirs = ["/a", "/b"]
+[images]
+registry_config_dir = "/certs"
+[streaming]
+address = "::1"
+port = 65535
+[runtimes."crun-1.8"]
+path = "/usr/bin/crun"
+[runtimes.kata]
+type = "shim"
+path = "/usr/bin/shim"
+`;
+    expect(parseConfig(text, 'x')).toEqual({
+      listen: 'unix:///tmp/a.sock',
+      root: '/r',
+      state: '/s',
+      log_level: 'trace',
+      default_runtime: 'crun-1.8',
+      cgroup_driver: 'systemd',
+      pinned_images: ['registry/pause:*'],
+      seccomp_profile: '/sec',
+      conmon: '/conmon',
+      pause: '/pause',
+      network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'] },
+      images: { registry_config_dir: '/certs' },
+      streaming: { address: '::1', port: 65535 },
+      runtimes: {
+        'crun-1.8': { type: 'oci', path: '/usr/bin/crun' },
+        kata: { type: 'shim', path: '/usr/bin/shim' },
+      },
+    });
+  });
+
+  it('fills in the rest of a table that is begun', () => {
+    expect(parseConfig('[network]\nconf_dir = "/cni"', 'x').network).toEqual({
+      conf_dir: '/cni',
+      bin_dirs: DEFAULTS.network.bin_dirs,
+    });
+  });
+
+  it.each([
+    ['frob = 1', 'unknown key frob'],
+    ['a = 1\nb = 2', 'unknown key a, b'],
+    ['[network]\nfrob = 1', 'unknown key network.frob'],
+    ['[metrics]\nport = 1', 'unknown key metrics'],
+    ['[runtimes.runc]\npath = "/r"\nfrob = 1', 'unknown key runtimes.runc.frob'],
+    ['listen = "/run/x.sock"', /^listen: must be unix:\/\/ and an absolute path/],
+    ['listen = "unix://x.sock"', /^listen: must be unix:\/\//],
+    ['root = "lib"', 'root: must be an absolute path'],
+    ['root = ""', 'root: must be an absolute path'],
+    ['root = "/a\\u0000"', 'root: must be an absolute path'],
+    ['state = 5', /^state: .*expected string/],
+    ['log_level = "loud"', /^log_level: .*"trace"\|"debug"\|"info"/],
+    ['cgroup_driver = "cgroup"', /^cgroup_driver: .*"auto"\|"systemd"\|"cgroupfs"/],
+    ['pinned_images = "x"', /^pinned_images: .*expected array/],
+    ['pinned_images = ["a", 2]', /^pinned_images\.1: .*expected string/],
+    ['[network]\nbin_dirs = []', /^network\.bin_dirs: /],
+    ['[network]\nbin_dirs = ["/a", "b"]', 'network.bin_dirs.1: must be an absolute path'],
+    ['network = 5', /^network: .*expected object/],
+    ['[streaming]\nport = 65536', /^streaming\.port: /],
+    ['[streaming]\nport = -1', /^streaming\.port: /],
+    ['[streaming]\nport = 1.5', /^streaming\.port: /],
+    ['[streaming]\nport = "1"', /^streaming\.port: /],
+    ['[streaming]\naddress = ""', /^streaming\.address: /],
+    ['[runtimes.runc]\ntype = "oci"', /^runtimes\.runc\.path: /],
+    ['[runtimes.runc]\npath = "runc"', 'runtimes.runc.path: must be an absolute path'],
+    ['[runtimes.runc]\npath = "/r"\ntype = "vm"', /^runtimes\.runc\.type: .*"oci"\|"shim"/],
+    // A handler's name becomes a directory.
+    ['[runtimes."../x"]\npath = "/r"\n[runtimes.runc]\npath = "/r"', /^runtimes\.\.\.\/x: /],
+    ['[runtimes.kata]\npath = "/r"', 'default_runtime: "runc" is not among runtimes (kata)'],
+    ['default_runtime = "kata"', 'default_runtime: "kata" is not among runtimes (runc)'],
+    ['default_runtime = "toString"', /^default_runtime: /],
+    ['default_runtime = "constructor"', 'default_runtime: "constructor" is not among runtimes (runc)'],
+  ])('refuses %j by name', (text, problem) => {
+    let message: unknown;
+    try {
+      parseConfig(text, 'c.toml');
+    } catch (e: unknown) {
+      expect(e).toMatchObject({ kind: 'invalid' });
+      ({ message } = e as Error);
+    }
+    expect(message).toMatch(/^c\.toml: /);
+    const told = String(message).slice('c.toml: '.length);
+    if (typeof problem === 'string') expect(told).toBe(problem);
+    else expect(told).toMatch(problem);
+  });
+
+  it('tells all that is wrong at once', () => {
+    expect(() => parseConfig('root = "a"\nfrob = 1\nstate = "b"', 'c.toml')).toThrow(
+      /^c\.toml: (?=.*root: must be)(?=.*state: must be)(?=.*unknown key frob)/,
+    );
+  });
+
+  it('says where text is no TOML', () => {
+    expect(() => parseConfig('root = "/a"\nstate == 5\n', 'c.toml')).toThrow(
+      expect.objectContaining({
+        kind: 'invalid',
+        message: expect.stringMatching(/^c\.toml:2:\d+: not TOML: [^\n]+$/),
+      }),
+    );
+    expect(() => parseConfig('root = "/a"\nroot = "/b"', 'c.toml')).toThrow(/^c\.toml:2:\d+: not TOML: /);
+  });
+});
+
+describe('loadConfig', () => {
+  let dir: string;
+  beforeAll(async () => {
+    dir = await mkdtemp(path.join(tmpdir(), 'berth-config-'));
+  });
+  afterAll(() => rm(dir, { recursive: true }));
+
+  it('reads a file', async () => {
+    const file = path.join(dir, 'a.toml');
+    await writeFile(file, 'log_level = "warn"');
+    expect((await loadConfig(file)).log_level).toBe('warn');
+  });
+
+  it('names a file that it was told to read and cannot', async () => {
+    await expect(loadConfig(path.join(dir, 'none.toml'))).rejects.toMatchObject({
+      kind: 'invalid',
+      message: expect.stringMatching(new RegExp(`^configuration ${dir}/none\\.toml cannot be read: ENOENT`)),
+    });
+    await expect(loadConfig(dir)).rejects.toThrow(/cannot be read: EISDIR/);
+  });
+
+  it('names the file in which a key is wrong', async () => {
+    const file = path.join(dir, 'b.toml');
+    await writeFile(file, 'frob = 1');
+    await expect(loadConfig(file)).rejects.toThrow(`${file}: unknown key frob`);
+  });
+});
+
+describe('defaultConfigText', () => {
+  const text = defaultConfigText();
+
+  it('reads back as the defaults', () => {
+    expect(parseConfig(text, 'x')).toEqual(DEFAULTS);
+  });
+
+  it('explains every key and table', () => {
+    const lines = text.split('\n').filter((line) => line !== '');
+    const unexplained = lines.filter((line, i) => !line.startsWith('#') && !/^# ./.test(lines[i - 1] ?? ''));
+    expect(unexplained).toEqual([]);
+  });
+});
