@@ -13,7 +13,7 @@ import type { ListContainersResponse__Output } from '../../proto/gen/runtime/v1/
 import type { NamespaceOption } from '../../proto/gen/runtime/v1/NamespaceOption.ts';
 import { Berthd } from '../support/berthd.ts';
 import { cgroupDirs, removeLink } from '../support/host.ts';
-import { callRaw, IDLE, OWN_PID, Pods, refusal, sh, until } from '../support/pods.ts';
+import { callRaw, IDLE, OWN_PID, Pods, refusal, runs, sh, until } from '../support/pods.ts';
 
 const run = promisify(execFile);
 let berthd: Berthd;
@@ -523,12 +523,6 @@ describe('the end of a pod', () => {
     for (const id of ids) expect((await pods.status(id)).state).toBe('CONTAINER_EXITED');
   });
 });
-
-/** Not gone, nor a zombie that the machine's init has still to reap. */
-function runs(pid: number): boolean {
-  if (!existsSync(`/proc/${pid}`)) return false;
-  return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-}
 
 async function natRules(): Promise<string> {
   return (await run('iptables-save', ['-t', 'nat'])).stdout;

@@ -10,14 +10,20 @@ const exec = promisify(execFile);
 /** The name under which tests import the archive. */
 export const BUSYBOX = 'localhost/berth-test/busybox:1';
 
-/** A docker archive of the host's busybox with the libraries that it needs, and all its applets. */
-export async function busyboxArchive(name: string, command: string[]): Promise<Buffer> {
+/**
+ * A docker archive of the host's busybox with the libraries that it needs, and all its applets. Beside root
+ * and nobody it knows the user `app` (1000, group 1001, member of 2000); `config` adds to the image's.
+ */
+export async function busyboxArchive(name: string, command: string[], config: object = {}): Promise<Buffer> {
   const layer = pack();
   for (const dir of ['bin', 'etc', 'dev', 'proc', 'sys', 'root'])
     layer.entry({ name: dir, type: 'directory', mode: 0o755 });
   layer.entry({ name: 'tmp', type: 'directory', mode: 0o1777 });
-  layer.entry({ name: 'etc/passwd' }, 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n');
-  layer.entry({ name: 'etc/group' }, 'root:x:0:\nnogroup:x:65534:\n');
+  layer.entry(
+    { name: 'etc/passwd' },
+    'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\napp:x:1000:1001::/tmp:/bin/sh\n',
+  );
+  layer.entry({ name: 'etc/group' }, 'root:x:0:\nnogroup:x:65534:\napp:x:1001:\nextra:x:2000:app\n');
   for (const file of ['/bin/busybox', ...(await libraries('/bin/busybox'))]) {
     layer.entry({ name: file.slice(1), mode: 0o755 }, await readFile(await realpath(file)));
   }
@@ -31,7 +37,7 @@ export async function busyboxArchive(name: string, command: string[]): Promise<B
   const image = {
     architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
     os: 'linux',
-    config: { Env: ['PATH=/bin'], Cmd: command },
+    config: { Env: ['PATH=/bin'], Cmd: command, ...config },
     rootfs: { type: 'layers', diff_ids: [`sha256:${digest}`] },
   };
   const archive = pack();

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -10,7 +11,7 @@ import type { LinuxContainerSecurityContext } from '../../proto/gen/runtime/v1/L
 import type { PodSandboxConfig } from '../../proto/gen/runtime/v1/PodSandboxConfig.ts';
 import type { PodSandboxStatus__Output } from '../../proto/gen/runtime/v1/PodSandboxStatus.ts';
 import { loadProtos, type Protos } from '../../proto/load.ts';
-import { BerthError, type ErrorKind } from '../../src/errors.ts';
+import { BerthError, type ErrorKind, isErrno } from '../../src/errors.ts';
 import type { Berthd } from './berthd.ts';
 import { BUSYBOX } from './busybox.ts';
 
@@ -183,6 +184,26 @@ export class Pods {
   /** The lines of a log file. */
   async log(file: string): Promise<LogLine[]> {
     return parseLog(await readFile(file));
+  }
+}
+
+/** Imports an archive of images. */
+export async function importArchive(berthd: Berthd, archive: Buffer): Promise<void> {
+  await berthd.client.importImage(
+    (async function* () {
+      for (let at = 0; at < archive.length; at += 1 << 20)
+        yield { chunk: archive.subarray(at, at + (1 << 20)) };
+    })(),
+  );
+}
+
+/** Whether a process runs: it is there, and no zombie that the machine's init has still to reap. */
+export function runs(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch (e: unknown) {
+    if (isErrno(e, 'ENOENT', 'ESRCH')) return false;
+    throw e;
   }
 }
 
