@@ -5,7 +5,7 @@ import type { Config } from './config/schema.ts';
 import { CpuRates } from './container/stats.ts';
 import { StopLoops } from './container/stop-loop.ts';
 import { WritableLayerUsage } from './container/writable-layer-usage.ts';
-import { BerthError, messageOf } from './errors.ts';
+import { BerthError } from './errors.ts';
 import { Images } from './image/images.ts';
 import type { Logger } from './log.ts';
 import { Cni } from './network/cni.ts';
@@ -13,7 +13,8 @@ import { ConfWatcher } from './network/conf-watch.ts';
 import { Paths } from './paths.ts';
 import { Database } from './persist/database.ts';
 import { RecordStore } from './persist/record-store.ts';
-import { recover, retryRemovals } from './recover.ts';
+import { recover, sweep } from './recover.ts';
+import { Repairs } from './repair.ts';
 import { ExitWatch } from './runtime/exit-watch.ts';
 import { OciRuntime } from './runtime/oci/runtime.ts';
 import type { Services } from './services.ts';
@@ -72,16 +73,20 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   await watcher.refresh();
   const services = await build(config, log, { paths, db, poller, watcher });
   await services.images.sweep();
-  const recovered = recover(services).catch((e: unknown) => {
-    log.error({ reason: messageOf(e) }, 'recovery did not end');
+  const repairs = new Repairs(services);
+  const recovered = recover(services);
+  void recovered.then(() => {
+    void repairs.run();
+    void sweep(services);
   });
-  const retry = setInterval(() => void retryRemovals(services).catch(() => {}), RETRY_MS);
+  const retry = setInterval(() => void repairs.run(), RETRY_MS);
   retry.unref();
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     clearInterval(retry);
     await services.images.close();
     await services.creating.settled();
+    await repairs.settled();
     services.cni.close();
     watcher.close();
     await poller.close();

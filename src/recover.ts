@@ -1,13 +1,12 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { discardContainer } from './container/discard.ts';
-import { recordExit, watchContainer } from './container/exit.ts';
+import { noteExit, watchContainer } from './container/exit.ts';
 import type { ContainerRecord } from './container/record.ts';
 import { isErrno, messageOf } from './errors.ts';
-import { discardSandbox } from './sandbox/discard.ts';
 import { watchPause } from './sandbox/pause.ts';
 import { isReady, type SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
+import { endHelpers, findHelpers } from './sys/helpers.ts';
 import { listMounts, unmount } from './sys/mount.ts';
 import { isAlive } from './sys/process-identity.ts';
 import { nowNs } from './util/nanoseconds.ts';
@@ -41,36 +40,37 @@ export function containerRecovery(
 }
 
 /**
- * Compares the records with what lives, after a start: processes that run are watched again, ends that
- * happened meanwhile are recorded, what was half made is taken down, and what has no record is swept.
- * One record that cannot be dealt with is logged and does not keep the others.
+ * Compares the records with what lives, after a start: processes that run are watched again and ends that
+ * happened meanwhile are recorded. Only this is waited for before lists are answered; what was half made,
+ * and what is left of the ended, is on the to-do list afterwards. One record that cannot be dealt with is
+ * logged and does not keep the others. Never rejects.
  */
 export async function recover(s: Services): Promise<void> {
-  for (const sandbox of [...s.sandboxes.values()]) {
-    await attempt(s, { sandbox: sandbox.id }, async () => recoverSandbox(s, sandbox));
-  }
-  await Promise.all(
-    [...s.containers.values()].map((c) => attempt(s, { container: c.id }, () => recoverContainer(s, c))),
-  );
-  await retryRemovals(s);
-  await attempt(s, {}, () => sweepState(s));
+  await attempt(s, {}, () => endStrayHelpers(s));
+  await Promise.all([
+    ...[...s.sandboxes.values()].map((r) => attempt(s, { sandbox: r.id }, async () => recoverSandbox(s, r))),
+    ...[...s.containers.values()].map((c) => attempt(s, { container: c.id }, () => recoverContainer(s, c))),
+  ]);
 }
 
-/** Tries again to take down what could not be taken down before. */
-export async function retryRemovals(s: Services): Promise<void> {
-  for (const container of [...s.containers.values()].filter((c) => c.phase === 'removing')) {
-    await s.locks.run(container.id, async () => {
-      if (s.containers.get(container.id)?.phase === 'removing') await discardContainer(s, container.id);
-    });
-  }
-  for (const sandbox of [...s.sandboxes.values()].filter((r) => r.phase === 'removing')) {
-    await s.locks.run(sandbox.id, async () => {
-      if (s.sandboxes.get(sandbox.id)?.phase === 'removing') await discardSandbox(s, sandbox.id);
-    });
-  }
+/**
+ * Ends what a killed daemon left working for its sandboxes and containers: an OCI runtime that is about to
+ * make a container, a CNI plugin that is about to take an address. Otherwise they would finish after what
+ * they work for was taken down, and nobody would ever undo it. Monitors of containers that are on record
+ * as made are the ones that are meant to go on.
+ */
+async function endStrayHelpers(s: Services): Promise<void> {
+  const monitors = new Set([...s.containers.values()].map((c) => c.phase === 'live' && c.conmon?.pid));
+  const known = {
+    has: (id: string) => s.sandboxes.get(id) !== undefined || s.containers.get(id) !== undefined,
+  };
+  const strays = (await findHelpers(known)).filter(({ process }) => !monitors.has(process.pid));
+  if (strays.length === 0) return;
+  s.log.info({ helpers: strays.length }, 'ending helper processes that a killed berthd left');
+  await endHelpers(strays);
 }
 
-async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void> {
+function recoverSandbox(s: Services, sandbox: SandboxRecord): void {
   const sameBoot = sandbox.bootId === s.bootId;
   const alive = sandbox.pause !== undefined && isAlive(sandbox.pause);
   switch (sandboxRecovery(sandbox, sameBoot, alive)) {
@@ -79,14 +79,8 @@ async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void
       return;
     case 'ended':
       s.sandboxes.update(sandbox.id, { stoppedAt: nowNs() });
-      // The network namespace went with the machine, but the plugins' leases did not.
-      if (!sameBoot && sandbox.attachment !== undefined) {
-        await s.cni.del(sandbox.attachment);
-        s.sandboxes.update(sandbox.id, { attachment: undefined });
-      }
       return;
     case 'discard':
-      // retryRemovals takes it from here, after the containers in it.
       s.sandboxes.update(sandbox.id, { phase: 'removing' });
       return;
     case 'nothing':
@@ -100,9 +94,10 @@ async function recoverContainer(s: Services, container: ContainerRecord): Promis
   switch (containerRecovery(container, sameBoot, alive)) {
     case 'watch':
       watchContainer(s, container.id);
+      if (container.startedAt === undefined) await noteStart(s, container);
       return;
     case 'ended':
-      await recordExit(s, container.id);
+      await noteExit(s, container.id);
       return;
     case 'discard':
       s.containers.update(container.id, { phase: 'removing' });
@@ -110,6 +105,12 @@ async function recoverContainer(s: Services, container: ContainerRecord): Promis
     case 'nothing':
       return;
   }
+}
+
+/** The daemon may have been killed after the OCI runtime's `start` and before it was on record. */
+async function noteStart(s: Services, { id, sandboxId }: ContainerRecord): Promise<void> {
+  const runtime = s.runtimes.get(s.sandboxes.require(sandboxId).runtimeHandler);
+  if (await runtime?.isStarted(id)) s.containers.update(id, { startedAt: nowNs() });
 }
 
 async function attempt(s: Services, what: object, work: () => Promise<void>): Promise<void> {
@@ -120,7 +121,11 @@ async function attempt(s: Services, what: object, work: () => Promise<void>): Pr
   }
 }
 
-/** Removes directories below `state` and `root` that belong to no record, with what is mounted in them. */
+/** Removes directories below `state` and `root` that belong to no record, with what is mounted in them. Never rejects. */
+export async function sweep(s: Services): Promise<void> {
+  await attempt(s, {}, () => sweepState(s));
+}
+
 async function sweepState(s: Services): Promise<void> {
   const { paths } = s;
   const owners: [string, (id: string) => boolean][] = [

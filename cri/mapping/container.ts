@@ -185,7 +185,8 @@ export function toContainerStatus(c: ContainerRecord): ContainerStatus {
     metadata: c.config.metadata,
     state: toState(c),
     created_at: String(c.createdAt),
-    started_at: String(c.startedAt ?? 0n),
+    // An end that nobody saw may be that of a container whose start was not recorded; 0 would be 1970.
+    started_at: String(c.startedAt ?? (c.exit === undefined ? 0n : c.createdAt)),
     finished_at: String(c.exit?.finishedAt ?? 0n),
     exit_code: c.exit?.code ?? 0,
     image: toImageSpec(c.config.image),

@@ -1,4 +1,5 @@
 import type { InfoResponse } from '../../proto/gen/berth/v1/InfoResponse.ts';
+import { repairsDue } from '../../src/repair.ts';
 import type { Services } from '../../src/services.ts';
 import { BERTH_VERSION } from '../../src/version.ts';
 
@@ -7,10 +8,8 @@ export async function info(s: Services): Promise<InfoResponse> {
   const network = await s.cni.status();
   const sandboxes = [...s.sandboxes.values()];
   const containers = [...s.containers.values()];
-  const tasks = [
-    ...sandboxes.map((record) => ({ kind: 'sandbox', record })),
-    ...containers.map((record) => ({ kind: 'container', record })),
-  ].filter(({ record }) => record.phase === 'removing');
+  // What has not failed yet is work in progress.
+  const failed = repairsDue(s).filter(({ cleanup }) => cleanup !== undefined);
   return {
     version: BERTH_VERSION,
     node_version: process.version,
@@ -24,11 +23,11 @@ export async function info(s: Services): Promise<InfoResponse> {
     cgroup_driver: s.cgroupDriver,
     network_ready: network.ready,
     network_reason: network.message,
-    cleanup_tasks: tasks.map(({ kind, record }) => ({
-      kind,
-      target: record.id,
-      last_error: record.cleanup?.lastError ?? '',
-      attempts: String(record.cleanup?.attempts ?? 0),
+    cleanup_tasks: failed.map(({ kind, id, what, cleanup }) => ({
+      kind: `${kind}: ${what}`,
+      target: id,
+      last_error: cleanup?.lastError ?? '',
+      attempts: String(cleanup?.attempts ?? 0),
     })),
   };
 }

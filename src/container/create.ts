@@ -1,5 +1,4 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { isDeepStrictEqual } from 'node:util';
 import { cgroupName } from '../../cgroups/index.ts';
 import { BerthError, during, notFound } from '../errors.ts';
 import { newId } from '../id.ts';
@@ -12,6 +11,7 @@ import { signalName, signalNumber } from '../signals.ts';
 import { stringifyOci } from '../spec/json.ts';
 import { validateContainerConfig } from '../spec/validate.ts';
 import { identify } from '../sys/process-identity.ts';
+import { differingFields } from '../util/differing-fields.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import type { ContainerConfig } from './config.ts';
 import { discardContainer } from './discard.ts';
@@ -44,24 +44,18 @@ export async function createContainer(
   const image = s.images.get(config.image.image);
   if (image === undefined) throw notFound(`image "${config.image.image}" (pull it first)`);
   const key = containerKey(sandboxId, config);
-  const running = s.creating.get(key);
-  if (running !== undefined) return running;
   const existing = [...s.containers.values()].find(
-    (c) => c.phase === 'live' && containerKey(c.sandboxId, c.config) === key,
+    (c) => c.phase !== 'removing' && containerKey(c.sandboxId, c.config) === key,
   );
-  if (existing !== undefined) return sameContainer(existing, config);
-  return s.creating.run(key, () => create(s, sandbox, config, image));
+  if (existing === undefined) return s.creating.run(key, () => create(s, sandbox, config, image));
+  refuseOther(existing, config);
+  return s.creating.get(key) ?? existing.id;
 }
 
-function sameContainer(existing: ContainerRecord, config: ContainerConfig): string {
-  const differing = Object.keys({ ...existing.config, ...config }).filter(
-    (field) =>
-      !isDeepStrictEqual(
-        existing.config[field as keyof ContainerConfig],
-        config[field as keyof ContainerConfig],
-      ),
-  );
-  if (differing.length === 0) return existing.id;
+/** @throws BerthError `alreadyExists` unless the container, made or in the making, is the one asked for */
+function refuseOther(existing: ContainerRecord, config: ContainerConfig): void {
+  const differing = differingFields(existing.config, config);
+  if (differing.length === 0) return;
   const { name, attempt } = config.metadata;
   throw new BerthError(
     'alreadyExists',

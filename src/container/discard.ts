@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { failedAgain } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
 import { signal } from '../sys/process-identity.ts';
 import { tearDown } from '../util/teardown.ts';
@@ -34,7 +35,7 @@ export async function discardContainer(s: Services, id: string): Promise<void> {
     s.containers.delete(id);
     return;
   }
-  const cleanup = { attempts: (container.cleanup?.attempts ?? 0) + 1, lastError: failures.join('; ') };
+  const cleanup = failedAgain(container.cleanup, failures);
   s.containers.update(id, { cleanup });
   s.log.warn(
     { container: id, ...cleanup },

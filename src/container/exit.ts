@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { readExit } from '../runtime/oci/conmon.ts';
+import { failedAgain } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { tearDown } from '../util/teardown.ts';
@@ -21,15 +22,22 @@ export function watchContainer(s: Services, id: string): void {
 
 /** Records how a container ended and frees what only a running one needs. Repeatable. */
 export async function recordExit(s: Services, id: string): Promise<void> {
+  await noteExit(s, id);
+  await s.locks.run(id, async () => {
+    if (s.containers.get(id)?.phase === 'live') await reapContainer(s, id);
+  });
+}
+
+/** Only the record: how a container ended. Repeatable. */
+export async function noteExit(s: Services, id: string): Promise<void> {
+  // The OOM counter goes with the cgroup, so it is read before anything is taken down.
+  const cgroup = s.containers.get(id)?.cgroup.path;
+  if (cgroup === undefined) return;
+  const oomKilled = (s.cgroups.oomKills(cgroup) ?? 0n) > 0n;
+  const found = await readExit(s.paths.container(id).exit);
   const container = s.containers.get(id);
-  if (container === undefined || container.phase === 'removing') return;
-  if (container.exit === undefined) {
-    // The OOM counter goes with the cgroup, so it is read before anything is taken down.
-    const oomKilled = (s.cgroups.oomKills(container.cgroup.path) ?? 0n) > 0n;
-    const found = await readExit(s.paths.container(id).exit);
-    s.containers.update(id, { exit: describeExit(container, found, oomKilled) });
-  }
-  await reapContainer(s, id);
+  if (container?.phase !== 'live' || container.exit !== undefined) return;
+  s.containers.update(id, { exit: describeExit(container, found, oomKilled) });
 }
 
 function describeExit(
@@ -59,7 +67,7 @@ function latest(a: bigint, b: bigint): bigint {
 
 /**
  * Removes the processes (in a PID namespace that is shared, some outlive the first one), the runtime's
- * state, the cgroup and the mount of an exited container. What fails is tried again at removal.
+ * state, the cgroup and the mount of an exited container. What fails is tried again (`Repairs`).
  */
 export async function reapContainer(s: Services, id: string): Promise<void> {
   const container = s.containers.require(id);
@@ -74,6 +82,10 @@ export async function reapContainer(s: Services, id: string): Promise<void> {
     { what: 'root file system', undo: () => unmountRootfs(paths) },
     { what: 'exit file', undo: () => rm(paths.exit, { force: true }) },
   ]);
-  if (failures.length === 0) s.containers.update(id, { reaped: true });
-  else s.log.warn({ container: id, failures }, 'an exited container could not be cleaned up wholly');
+  if (failures.length === 0) {
+    s.containers.update(id, { reaped: true, cleanup: undefined });
+    return;
+  }
+  s.containers.update(id, { cleanup: failedAgain(container.cleanup, failures) });
+  s.log.warn({ container: id, failures }, 'an exited container could not be cleaned up wholly');
 }

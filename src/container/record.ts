@@ -43,7 +43,8 @@ export interface ContainerRecord {
   readonly exit?: ContainerExit;
   /** The OCI runtime's state, the cgroup and the mount of an exited container are gone. */
   readonly reaped?: boolean;
-  readonly cleanup?: CleanupState;
+  /** Of clearing up after it, once that has failed. */
+  readonly cleanup?: CleanupState | undefined;
 }
 
 /** Numeric identity of the container's first process. */

@@ -3,6 +3,7 @@ import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, type ErrorKind, isErrno } from '../errors.ts';
 import { type RunResult, run } from '../sys/exec.ts';
+import { helperMark } from '../sys/helpers.ts';
 import type { NetworkConf, PluginConf } from './conf.ts';
 import { excerpt, isJsonObject, type JsonObject } from './json.ts';
 
@@ -94,6 +95,7 @@ export function pluginEnv(
     ...host.env,
     // A login shell's PATH on Debian has no sbin, where iptables and tc are.
     PATH: [host.env.PATH, '/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin'].filter(Boolean).join(delimiter),
+    ...(target.containerId === '' ? {} : helperMark(target.containerId)),
     CNI_COMMAND: command,
     CNI_CONTAINERID: target.containerId,
     CNI_NETNS: target.netns,

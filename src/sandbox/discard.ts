@@ -6,12 +6,12 @@ import type { Services } from '../services.ts';
 import { unmount } from '../sys/mount.ts';
 import { unpinNamespaces } from '../sys/namespaces.ts';
 import { type TeardownStep, tearDown } from '../util/teardown.ts';
-import type { SandboxRecord } from './record.ts';
+import { failedAgain, type SandboxRecord } from './record.ts';
 
 /**
  * Takes a sandbox and its containers down and forgets them. From the first moment it is not listed and
  * holds no name; what cannot be taken down now stays on the to-do list (records in phase `removing`),
- * which {@link retryRemovals} works off.
+ * which `Repairs` works off.
  */
 export async function discardSandbox(s: Services, id: string): Promise<void> {
   const sandbox = s.sandboxes.update(id, { phase: 'removing' });
@@ -27,7 +27,7 @@ export async function discardSandbox(s: Services, id: string): Promise<void> {
     s.sandboxes.delete(id);
     return;
   }
-  const cleanup = { attempts: (sandbox.cleanup?.attempts ?? 0) + 1, lastError: failures.join('; ') };
+  const cleanup = failedAgain(sandbox.cleanup, failures);
   s.sandboxes.update(id, { cleanup });
   s.log.warn({ sandbox: id, ...cleanup }, 'a sandbox could not be taken down wholly; it will be tried again');
 }

@@ -36,14 +36,19 @@ export interface SandboxRecord {
   readonly pause?: ProcessIdentity;
   /** Nanoseconds since the epoch at which it stopped being READY. */
   readonly stoppedAt?: bigint;
-  /** Of taking it down, while `removing`. */
-  readonly cleanup?: CleanupState;
+  /** Of taking it down, once that has failed. */
+  readonly cleanup?: CleanupState | undefined;
 }
 
 /** How the taking down of something goes that could not be taken down at once. */
 export interface CleanupState {
   readonly attempts: number;
   readonly lastError: string;
+}
+
+/** The state after one more failed try. */
+export function failedAgain(before: CleanupState | undefined, failures: readonly string[]): CleanupState {
+  return { attempts: (before?.attempts ?? 0) + 1, lastError: failures.join('; ') };
 }
 
 /** True when containers can be created in it. */

@@ -1,7 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { hostname as nodeName } from 'node:os';
 import { join } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { type CgroupName, cgroupName } from '../../cgroups/index.ts';
 import { BerthError, during, invalid } from '../errors.ts';
 import { newId } from '../id.ts';
@@ -14,6 +13,7 @@ import { loadSeccomp } from '../spec/seccomp-load.ts';
 import { validateSandboxConfig } from '../spec/validate.ts';
 import { type NamespaceKind, pinNamespaces, setHostname } from '../sys/namespaces.ts';
 import { identify, type ProcessIdentity } from '../sys/process-identity.ts';
+import { differingFields } from '../util/differing-fields.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import type { SandboxConfig } from './config.ts';
 import { discardSandbox } from './discard.ts';
@@ -42,25 +42,24 @@ export async function runPodSandbox(
     throw invalid('runtime_handler', `no handler "${runtimeHandler}" is configured; there are: ${known}`);
   }
   const key = sandboxKey(config);
-  const running = s.creating.get(key);
-  if (running !== undefined) return running;
-  const existing = [...s.sandboxes.values()].find((r) => r.phase === 'live' && sandboxKey(r.config) === key);
-  if (existing !== undefined) return sameSandbox(existing, config, runtimeHandler);
-  return s.creating.run(key, () => create(s, runtime, config, runtimeHandler));
+  const existing = [...s.sandboxes.values()].find(
+    (r) => r.phase !== 'removing' && sandboxKey(r.config) === key,
+  );
+  if (existing === undefined) return s.creating.run(key, () => create(s, runtime, config, runtimeHandler));
+  refuseOther(existing, config, runtimeHandler);
+  return s.creating.get(key) ?? existing.id;
 }
 
-/** The id of a sandbox that was asked for before. */
-function sameSandbox(existing: SandboxRecord, config: SandboxConfig, runtimeHandler: string): string {
+/** @throws BerthError `alreadyExists` unless the sandbox, made or in the making, is the one asked for */
+function refuseOther(existing: SandboxRecord, config: SandboxConfig, runtimeHandler: string): void {
   const { name, namespace, attempt } = config.metadata;
   const what = `sandbox ${namespace}/${name} attempt ${attempt}`;
-  if (!isReady(existing))
+  if (existing.phase === 'live' && !isReady(existing)) {
     throw new BerthError('alreadyExists', `${what} exists and is not ready; remove it first`);
-  const differing = Object.keys({ ...existing.config, ...config }).filter(
-    (field) =>
-      !isDeepStrictEqual(existing.config[field as keyof SandboxConfig], config[field as keyof SandboxConfig]),
-  );
+  }
+  const differing = differingFields(existing.config, config);
   if (existing.runtimeHandler !== runtimeHandler) differing.push('runtime_handler');
-  if (differing.length === 0) return existing.id;
+  if (differing.length === 0) return;
   throw new BerthError('alreadyExists', `${what} exists with another ${differing.join(', ')}`);
 }
 
@@ -71,9 +70,8 @@ async function create(
   runtimeHandler: string,
 ): Promise<string> {
   const id = newId();
-  const namespaces = config.security.namespaces;
   const cgroup = nameCgroup(s, config.cgroupParent, id);
-  const attachment = namespaces.network === 'pod' ? await prepareNetwork(s, id, config) : undefined;
+  // Before anything is waited for: the next call with this key must find it.
   s.sandboxes.put({
     id,
     config,
@@ -83,10 +81,11 @@ async function create(
     bootId: s.bootId,
     cgroup,
     madeCgroups: s.cgroups.missing(cgroup.parent),
-    attachment,
     ips: [],
   });
   try {
+    const attachment = await prepareNetwork(s, id, config);
+    s.sandboxes.update(id, { attachment });
     const made = await make(s, runtime, id, config, cgroup, attachment);
     s.sandboxes.update(id, { ...made, ips: made.attachment?.ips ?? [], phase: 'live' });
   } catch (e: unknown) {
@@ -106,7 +105,12 @@ function nameCgroup(s: Services, parent: string, id: string): CgroupName {
   }
 }
 
-function prepareNetwork(s: Services, id: string, config: SandboxConfig): Promise<Attachment> {
+async function prepareNetwork(
+  s: Services,
+  id: string,
+  config: SandboxConfig,
+): Promise<Attachment | undefined> {
+  if (config.security.namespaces.network !== 'pod') return undefined;
   return s.cni.prepare({
     sandboxId: id,
     netnsPath: join(s.paths.sandbox(id).namespaces, 'net'),

@@ -6,6 +6,7 @@ import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, isErrno } from '../../errors.ts';
 import type { ContainerPaths } from '../../paths.ts';
+import { helperMark } from '../../sys/helpers.ts';
 import { type OciRuntime, RUNTIME_TIMEOUT_MS, readPidFile, runtimeMessage } from './runtime.ts';
 
 /** What conmon needs to know to create one container. */
@@ -61,6 +62,7 @@ export async function createWithConmon(options: ConmonOptions): Promise<Started>
     cwd: options.paths.bundle,
     env: {
       PATH: process.env.PATH,
+      ...helperMark(options.id),
       _OCI_SYNCPIPE: String(SYNC_PIPE_FD),
       _OCI_STARTPIPE: String(START_PIPE_FD),
     },

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { BerthError } from '../../errors.ts';
 import { type Signal, signalNumber } from '../../signals.ts';
 import { type RunResult, run } from '../../sys/exec.ts';
+import { helperEnvironment } from '../../sys/helpers.ts';
 
 /** No verb of an OCI runtime takes longer, or something in the kernel is stuck. */
 export const RUNTIME_TIMEOUT_MS = 60_000;
@@ -47,21 +48,28 @@ export class OciRuntime {
   async run(id: string, bundle: string, pidFile: string): Promise<number> {
     // The container inherits the standard streams, so a pipe would never end.
     await this.#verb(
-      'run',
-      ['--detach', '--bundle', bundle, '--pid-file', pidFile, id],
+      id,
+      ['run', '--detach', '--bundle', bundle, '--pid-file', pidFile, id],
       `${bundle}/runtime.log`,
     );
     return readPidFile(pidFile);
   }
 
   async start(id: string): Promise<void> {
-    await this.#verb('start', [id]);
+    await this.#verb(id, ['start', id]);
+  }
+
+  /** Whether the container's command was started: false while the init waits for `start`. */
+  async isStarted(id: string): Promise<boolean> {
+    const { stdout } = await this.#verb(id, ['state', id]);
+    const { status } = JSON.parse(stdout.toString()) as { status?: unknown };
+    return status === 'running' || status === 'paused';
   }
 
   /** Sends a signal to the container's init. */
   async kill(id: string, signal: Signal): Promise<void> {
     // By number: the runtimes do not agree on the names of real-time signals.
-    await this.#verb('kill', [id, String(signalNumber(signal))]);
+    await this.#verb(id, ['kill', id, String(signalNumber(signal))]);
   }
 
   /**
@@ -69,7 +77,7 @@ export class OciRuntime {
    * know counts as removed: runc answers `delete --force` of an unknown id with success.
    */
   async delete(id: string): Promise<void> {
-    await this.#verb('delete', ['--force', id]);
+    await this.#verb(id, ['delete', '--force', id]);
   }
 
   /**
@@ -88,15 +96,16 @@ export class OciRuntime {
   }
 
   /** With `log` the verb's messages go to that file, and its standard streams to /dev/null. */
-  async #verb(verb: string, args: string[], log?: string): Promise<void> {
-    const result = await run([this.path, ...this.globalArgs(log), verb, ...args], {
+  async #verb(id: string, verb: [string, ...string[]], log?: string): Promise<RunResult> {
+    const result = await run([this.path, ...this.globalArgs(log), ...verb], {
+      env: helperEnvironment(id),
       timeoutMs: RUNTIME_TIMEOUT_MS,
       maxOutput: 1024 * 1024,
       ...(log === undefined ? {} : { stdout: 'ignore', stderr: 'ignore' }),
     });
-    if (result.code === 0) return;
+    if (result.code === 0) return result;
     const said = log === undefined ? result.stderr.toString() : await readFile(log, 'utf8').catch(() => '');
-    throw new BerthError('internal', runtimeMessage(said) || `${verb}: ${exitText(result)}`);
+    throw new BerthError('internal', runtimeMessage(said) || `${verb[0]}: ${exitText(result)}`);
   }
 }
 

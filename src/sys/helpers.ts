@@ -1,0 +1,67 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { BerthError } from '../errors.ts';
+import { inheritedEnvironment } from './exec.ts';
+import { identify, isAlive, type ProcessIdentity, signal } from './process-identity.ts';
+
+/**
+ * The environment variable that names, in every helper process, the sandbox or container that it works for.
+ * A daemon that is killed leaves its helpers running; this is how the next one knows them.
+ */
+const OBJECT = 'BERTH_OBJECT';
+/** A killed process that is still there after this is stuck in the kernel, milliseconds. */
+const KILL_WAIT_MS = 5_000;
+
+/** A process that works for a sandbox or container. */
+export interface Helper {
+  object: string;
+  process: ProcessIdentity;
+}
+
+/** The environment for a helper process of one sandbox or container. */
+export function helperEnvironment(id: string): Record<string, string | undefined> {
+  return { ...inheritedEnvironment(), ...helperMark(id) };
+}
+
+/** The same for an environment that is put together by hand. */
+export function helperMark(id: string): Record<string, string> {
+  return { [OBJECT]: id };
+}
+
+/**
+ * The helpers on this machine that work for objects in `ids`, and their children. Reads the environment of every process
+ * (proc_pid_environ(5)): for a start, not for every call.
+ */
+export async function findHelpers(ids: { has(id: string): boolean }): Promise<Helper[]> {
+  const found: Helper[] = [];
+  const prefix = `${OBJECT}=`;
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    // A process may go at any moment, and a zombie's environment is empty.
+    const environment = await readFile(`/proc/${name}/environ`, 'latin1').catch(() => '');
+    const mark = environment.split('\0').find((variable) => variable.startsWith(prefix));
+    const object = mark?.slice(prefix.length);
+    if (object === undefined || !ids.has(object)) continue;
+    const process = identify(Number(name));
+    if (process !== undefined) found.push({ object, process });
+  }
+  return found;
+}
+
+/**
+ * Kills helpers and waits until they are gone.
+ *
+ * @throws BerthError `deadline` when one does not go
+ */
+export async function endHelpers(helpers: readonly Helper[]): Promise<void> {
+  for (const { process } of helpers) signal(process, 'SIGKILL');
+  const giveUp = performance.now() + KILL_WAIT_MS;
+  for (const { process } of helpers) {
+    while (isAlive(process)) {
+      if (performance.now() > giveUp) {
+        throw new BerthError('deadline', `helper process ${process.pid} does not end on SIGKILL`);
+      }
+      await delay(5);
+    }
+  }
+}
