@@ -2,13 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from '../../src/cli/client.ts';
 import { listMounts, unmount } from '../../src/sys/mount.ts';
 import { BUSYBOX, busyboxArchive } from './busybox.ts';
-import { removeCgroups, removeLink } from './host.ts';
+import { killCgroup, removeCgroups, removeLink } from './host.ts';
 import { leftovers } from './leaks.ts';
 
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/berthd');
@@ -24,6 +25,8 @@ export interface BerthdOptions {
   env?: Record<string, string>;
   /** false: the CNI directory stays empty until the test writes into it. */
   network?: boolean;
+  /** In a session of its own, so that Ctrl-C in the terminal does not reach it. */
+  detached?: boolean;
 }
 
 /**
@@ -42,9 +45,10 @@ export class Berthd {
   /** The daemon's CRI and Node services. */
   readonly client: Client;
   readonly #env: Record<string, string>;
+  readonly #detached: boolean;
   #process: ChildProcess | undefined;
 
-  private constructor(dir: string, tag: string, env: Record<string, string>) {
+  private constructor(dir: string, tag: string, options: BerthdOptions) {
     this.dir = dir;
     this.tag = tag;
     this.endpoint = `unix://${dir}/berth.sock`;
@@ -52,7 +56,8 @@ export class Berthd {
     this.bridge = `bt${tag}`;
     this.cgroupParent = `/berth-${tag}`;
     this.client = new Client({ endpoint: this.endpoint, signal: new AbortController().signal });
-    this.#env = env;
+    this.#env = options.env ?? {};
+    this.#detached = options.detached ?? false;
   }
 
   /** Makes the directories and files, and starts the daemon. */
@@ -70,8 +75,8 @@ export class Berthd {
   /** The same without starting it. */
   static async prepare(options: BerthdOptions = {}): Promise<Berthd> {
     const tag = randomBytes(4).toString('hex');
-    const dir = await mkdtemp(`/tmp/berthd-${tag}-`);
-    const berthd = new Berthd(dir, tag, options.env ?? {});
+    const dir = await mkdtemp(path.join(await realpath(tmpdir()), `berthd-${tag}-`));
+    const berthd = new Berthd(dir, tag, options);
     await mkdir(path.join(dir, 'net.d'));
     await writeFile(berthd.configFile, berthd.#config(options));
     if (options.network !== false) await berthd.addNetwork();
@@ -91,6 +96,7 @@ export class Berthd {
     this.#process = spawn(PROGRAM, ['--config', this.configFile], {
       stdio: ['ignore', log, log],
       env: { ...process.env, ...this.#env },
+      detached: this.#detached,
     });
     closeSync(log);
     const child = this.#process;
@@ -151,11 +157,13 @@ export class Berthd {
   /** Ends everything, also after a failure, and removes the directory. @returns what was left behind */
   async close(): Promise<string[]> {
     let left: string[] = [];
-    if (this.#process !== undefined && this.#process.exitCode === null) {
+    if (this.#process?.exitCode === null && this.#process.signalCode === null) {
       left = await this.removeAllPods().catch((e: unknown) => [`removal: ${String(e)}`]);
     }
     await this.stop();
     this.client.close();
+    // A daemon that died before it could remove its pods leaves their processes.
+    left.push(...(await killCgroup(this.cgroupParent)));
     for (const mount of listMounts(this.dir).reverse()) {
       left.push(`mount after the end: ${mount.mountpoint}`);
       unmount(mount.mountpoint, { lazy: true });
@@ -178,6 +186,8 @@ export class Berthd {
 root = "${this.dir}/root"
 state = "${this.dir}/state"
 log_level = "debug"
+# Also where systemd runs: it would keep the slices that stand for cgroupParent.
+cgroup_driver = "cgroupfs"
 ${keys}
 [network]
 conf_dir = "${this.dir}/net.d"

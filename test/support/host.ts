@@ -2,11 +2,13 @@ import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readdir, readFile, rmdir } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { isErrno } from '../../src/errors.ts';
 
 const exec = promisify(execFile);
 const CGROUPS = '/sys/fs/cgroup';
+const END_MS = 5_000;
 
 /** Removes a link if it is there. */
 export async function removeLink(name: string): Promise<void> {
@@ -44,4 +46,23 @@ export async function commandLines(): Promise<Map<number, string>> {
     if (line !== '') found.set(Number(name), line.replaceAll('\0', ' ').trim());
   }
   return found;
+}
+
+/** Kills all that runs below a cgroup path, and waits until it is gone. @returns a line for each */
+export async function killCgroup(name: string): Promise<string[]> {
+  const killed: string[] = [];
+  for (const [pid, line] of await commandLines()) {
+    const cgroup = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => '');
+    if (!cgroup.includes(`:${name}/`)) continue;
+    killed.push(`process ${pid}: ${line}`);
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (e: unknown) {
+      if (!isErrno(e, 'ESRCH')) throw e;
+    }
+    for (const since = Date.now(); existsSync(`/proc/${pid}/exe`) && Date.now() - since < END_MS; ) {
+      await delay(20);
+    }
+  }
+  return killed;
 }

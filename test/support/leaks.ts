@@ -9,49 +9,67 @@ import { cgroupDirs, commandLines } from './host.ts';
 /** What the kernel takes down by itself, a moment after its last user: a veth, a cgroup, a process. */
 const SETTLE_MS = 5_000;
 
+/** By what a daemon's things are told from all others. */
+export type Owner = Pick<Berthd, 'dir' | 'bridge' | 'cgroupParent'>;
+
+/** What there is on the machine of one daemon and its pods, one line each. */
+export interface Traces {
+  processes: string[];
+  mounts: string[];
+  links: string[];
+  leases: string[];
+  cgroups: string[];
+  files: string[];
+}
+
 /**
  * What pods have left of themselves on the machine, one line each: empty when they are removed without a
- * trace. Things that the kernel is still taking down are waited for.
+ * trace. Things that the kernel is still taking down are waited for. The daemon itself is running.
  */
 export async function leftovers(berthd: Berthd): Promise<string[]> {
   for (const since = Date.now(); ; await delay(50)) {
-    const left = await look(berthd);
+    const all = await traces(berthd, berthd.pid);
+    const left = [
+      ...all.processes.map((line) => `process ${line}`),
+      // The parent mount of namespace pins lives as long as the daemon.
+      ...all.mounts.filter((at) => at !== `${berthd.dir}/state/sandboxes`).map((at) => `mount: ${at}`),
+      ...all.links.map((name) => `link: ${name}`),
+      ...all.leases.map((name) => `lease: ${name}`),
+      ...all.cgroups.map((dir) => `cgroup: ${dir}`),
+      ...all.files.map((file) => `file: ${file}`),
+    ];
     if (left.length === 0 || Date.now() - since > SETTLE_MS) return left;
   }
 }
 
-async function look(berthd: Berthd): Promise<string[]> {
-  const { dir, bridge, cgroupParent } = berthd;
-  return [
-    ...(await processes(berthd)),
-    ...listMounts(dir)
-      // The parent mount of namespace pins lives as long as the daemon.
-      .filter(({ mountpoint }) => mountpoint !== path.join(dir, 'state/sandboxes'))
-      .map(({ mountpoint }) => `mount: ${mountpoint}`),
-    ...(await names(`/sys/class/net/${bridge}/brif`)).map((name) => `link: ${name}`),
-    ...(await leases(path.join(dir, 'ipam'))),
-    ...(await below(cgroupParent)),
-    ...(await files(dir)),
-  ];
+/** What there is now; `daemonPid` is left out of the processes. */
+export async function traces(owner: Owner, daemonPid = 0): Promise<Traces> {
+  return {
+    processes: await processes(owner, daemonPid),
+    mounts: listMounts(owner.dir).map(({ mountpoint }) => mountpoint),
+    links: await names(`/sys/class/net/${owner.bridge}/brif`),
+    leases: await leases(path.join(owner.dir, 'ipam')),
+    cgroups: await below(owner.cgroupParent),
+    files: await files(owner.dir),
+  };
 }
 
-/** Processes whose command line or mount table names the daemon's directory, or that are in its cgroups. */
-async function processes({ dir, cgroupParent, pid }: Berthd): Promise<string[]> {
-  const left: string[] = [];
-  for (const [other, line] of await commandLines()) {
-    if (other === process.pid || other === pid) continue;
-    const cgroup = await readFile(`/proc/${other}/cgroup`, 'utf8').catch(() => '');
-    if (line.includes(`${dir}/`) || cgroup.includes(`${cgroupParent}/`))
-      left.push(`process ${other}: ${line}`);
+/** Processes whose command line names the daemon's directory, or that are in its cgroups. */
+async function processes({ dir, cgroupParent }: Owner, daemonPid: number): Promise<string[]> {
+  const found: string[] = [];
+  for (const [pid, line] of await commandLines()) {
+    if (pid === process.pid || pid === daemonPid) continue;
+    const cgroup = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => '');
+    if (line.includes(`${dir}/`) || cgroup.includes(`${cgroupParent}/`)) found.push(`${pid}: ${line}`);
   }
-  return left;
+  return found;
 }
 
 async function leases(dir: string): Promise<string[]> {
   const left: string[] = [];
   for (const network of await names(dir)) {
     for (const name of await names(path.join(dir, network))) {
-      if (name !== 'lock' && !name.startsWith('last_reserved_ip')) left.push(`lease: ${name}`);
+      if (name !== 'lock' && !name.startsWith('last_reserved_ip')) left.push(name);
     }
   }
   return left;
@@ -61,7 +79,7 @@ async function below(cgroupParent: string): Promise<string[]> {
   const left: string[] = [];
   for (const dir of await cgroupDirs(cgroupParent)) {
     for (const entry of await readdir(dir, { withFileTypes: true })) {
-      if (entry.isDirectory()) left.push(`cgroup: ${path.join(dir, entry.name)}`);
+      if (entry.isDirectory()) left.push(path.join(dir, entry.name));
     }
   }
   return left;
@@ -69,18 +87,12 @@ async function below(cgroupParent: string): Promise<string[]> {
 
 async function files(dir: string): Promise<string[]> {
   const left: string[] = [];
-  for (const place of [
-    'state/sandboxes',
-    'state/containers',
-    'state/exits',
-    'root/containers',
-    'state/runtimes',
-  ]) {
-    for (const name of await names(path.join(dir, place))) {
-      if (place !== 'state/runtimes') left.push(`file: ${place}/${name}`);
-      else
-        left.push(...(await names(path.join(dir, place, name))).map((id) => `file: ${place}/${name}/${id}`));
-    }
+  for (const place of ['state/sandboxes', 'state/containers', 'state/exits', 'root/containers']) {
+    left.push(...(await names(path.join(dir, place))).map((name) => `${place}/${name}`));
+  }
+  for (const handler of await names(path.join(dir, 'state/runtimes'))) {
+    const place = `state/runtimes/${handler}`;
+    left.push(...(await names(path.join(dir, place))).map((id) => `${place}/${id}`));
   }
   return left;
 }
