@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { NodeHandlers } from '../../proto/gen/berth/v1/Node.ts';
 import { loadProtos } from '../../proto/load.ts';
 import { BUSYBOX } from '../support/busybox.ts';
-import { type Containerd, startContainerd } from '../support/containerd.ts';
+import { Containerd } from '../support/containerd.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '../../src/cli/main.ts');
 
@@ -92,7 +92,7 @@ describe('pods in containerd', () => {
   let pods: string;
 
   beforeAll(async () => {
-    daemon = await startContainerd();
+    daemon = await Containerd.start();
     pods = path.join(daemon.directory, 'pods');
   }, 60_000);
   afterAll(async () => {
@@ -139,7 +139,7 @@ describe('pods in containerd', () => {
     expect((await berth('logs', 'web/prepare')).stdout).toBe('1\n2\n3\n');
     expect((await berth('logs', '--tail', '2', 'web/prepare')).stdout).toBe('2\n3\n');
     await expect.poll(async () => (await berth('logs', '-t', 'web/a')).stderr).toMatch(/^\d{4}-.*Z err\n$/);
-    expect((await berth('logs', 'web/b')).stdout).toMatch(/^uid=1000 gid=1000/);
+    expect((await berth('logs', 'web/b')).stdout).toMatch(/^uid=1000(\(app\))? gid=1000/);
 
     expect(await berth('exec', 'web/a', '--', 'sh', '-c', 'echo out; echo err >&2; exit 7')).toEqual({
       code: 7,
@@ -258,7 +258,7 @@ describe('pods in containerd', () => {
 describe('containerd without pods', () => {
   let daemon: Containerd;
   beforeAll(async () => {
-    daemon = await startContainerd();
+    daemon = await Containerd.start();
   }, 60_000);
   afterAll(async () => {
     await daemon?.close();

@@ -9,8 +9,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from '../../src/cli/client.ts';
 import { listMounts, unmount } from '../../src/sys/mount.ts';
 import { BUSYBOX, busyboxArchive } from './busybox.ts';
+import { writeBridgeNetwork } from './cni.ts';
 import { killCgroup, removeCgroups, removeLink } from './host.ts';
 import { leftovers } from './leaks.ts';
+import { accepting } from './socket.ts';
 
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/berthd');
 const START_MS = 20_000;
@@ -19,6 +21,8 @@ const START_MS = 20_000;
 export interface BerthdOptions {
   /** TOML put before the tables: keys of the top level. */
   keys?: string;
+  /** Default: debug, for the log of a failed test. */
+  logLevel?: 'debug' | 'info';
   /** TOML put at the end: whole tables. */
   tables?: string;
   /** Variables for the daemon beside the test's own. */
@@ -100,6 +104,7 @@ export class Berthd {
     });
     closeSync(log);
     const child = this.#process;
+    await accepting(this.endpoint.slice('unix://'.length), child, START_MS).catch(() => {});
     for (const since = Date.now(); Date.now() - since < START_MS; await delay(20)) {
       if (child.exitCode !== null || child.signalCode !== null) break;
       if (await this.#answers()) return;
@@ -130,15 +135,12 @@ export class Berthd {
   /** Writes the CNI configuration: a bridge of its own, addresses 10.x.y.0/24 out of the tag. */
   async addNetwork(): Promise<void> {
     const [x = 0, y = 0] = Buffer.from(this.tag, 'hex');
-    const ipam = {
-      type: 'host-local',
-      dataDir: path.join(this.dir, 'ipam'),
-      ranges: [[{ subnet: `10.${64 + (x % 128)}.${y}.0/24` }]],
-      routes: [{ dst: '0.0.0.0/0' }],
-    };
-    const plugins = [{ type: 'bridge', bridge: this.bridge, isGateway: true, ipam }];
-    const conf = JSON.stringify({ cniVersion: '1.0.0', name: `berth-${this.tag}`, plugins });
-    await writeFile(path.join(this.dir, 'net.d', '10-test.conflist'), conf);
+    await writeBridgeNetwork(path.join(this.dir, 'net.d', '10-test.conflist'), {
+      name: `berth-${this.tag}`,
+      bridge: this.bridge,
+      leases: path.join(this.dir, 'ipam'),
+      subnet: `10.${64 + (x % 128)}.${y}.0/24`,
+    });
   }
 
   /**
@@ -181,11 +183,11 @@ export class Berthd {
     );
   }
 
-  #config({ keys = '', tables = '' }: BerthdOptions): string {
+  #config({ keys = '', tables = '', logLevel = 'debug' }: BerthdOptions): string {
     return `listen = "${this.endpoint}"
 root = "${this.dir}/root"
 state = "${this.dir}/state"
-log_level = "debug"
+log_level = "${logLevel}"
 # Also where systemd runs: it would keep the slices that stand for cgroupParent.
 cgroup_driver = "cgroupfs"
 ${keys}

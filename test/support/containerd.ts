@@ -1,102 +1,164 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
-import { access, mkdir, mkdtemp, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { closeSync, openSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { isErrno } from '../../src/errors.ts';
+import { Client } from '../../src/cli/client.ts';
 import { BUSYBOX, busyboxArchive } from './busybox.ts';
+import { writeBridgeNetwork } from './cni.ts';
+import { commandLines, removeCgroups } from './host.ts';
+import { accepting } from './socket.ts';
 
 const exec = promisify(execFile);
-
-/** A containerd of the test's own: in its own network and mount namespace, with its own directories. */
-export interface Containerd {
-  endpoint: string;
-  directory: string;
-  /** A cgroup path for the test's pods, removed with the rest. */
-  cgroupParent: string;
-  /** Log of the daemon, for failures. */
-  log(): Promise<string>;
-  /** Ends it and removes all that it had. */
-  close(): Promise<void>;
-}
 
 const PAUSE = 'localhost/berth-test/pause:1';
 const START_MS = 20_000;
 
-export async function startContainerd(): Promise<Containerd> {
-  const directory = await mkdtemp('/tmp/berth-cli-');
-  const at = (name: string) => path.join(directory, name);
-  for (const name of ['root', 'state', 'cni']) await mkdir(at(name));
-  await writeFile(at('cni/10-test.conflist'), JSON.stringify(cniConfig(directory)));
-  await writeFile(at('config.toml'), config(at));
-  const log = createWriteStream(at('containerd.log'));
-  await once(log, 'open');
-  const process = spawn(
-    'unshare',
-    [
-      '--net',
-      '--mount',
-      '--propagation',
-      'slave',
-      'sh',
-      '-c',
-      'ip link set lo up && exec containerd -c "$0"',
-      at('config.toml'),
-    ],
-    { stdio: ['ignore', log, log] },
-  );
-  const daemon: Containerd = {
-    endpoint: `unix://${at('containerd.sock')}`,
-    directory,
-    cgroupParent: `/${path.basename(directory)}`,
-    log: () => readFile(at('containerd.log'), 'utf8'),
-    close: async () => {
-      await end(process);
-      log.close();
-      await removeCgroups(path.basename(directory));
-      await rm(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
-    },
-  };
-  try {
-    await ready(process, at('containerd.sock'));
-    await importImages(at);
-    return daemon;
-  } catch (e: unknown) {
-    const text = await daemon.log();
-    await daemon.close();
-    throw new Error(`containerd does not start:\n${text.slice(-4000)}`, { cause: e });
+/**
+ * Debian's containerd with directories of its own, in a network and a mount namespace that a holder keeps
+ * while the daemon is down: whatever pods leave behind goes with them.
+ */
+export class Containerd {
+  readonly directory: string;
+  readonly endpoint: string;
+  /** A cgroup path for the test's pods, removed with the rest. */
+  readonly cgroupParent: string;
+  readonly #socket: string;
+  readonly #detached: boolean;
+  #holder: ChildProcess | undefined;
+  #process: ChildProcess | undefined;
+
+  private constructor(directory: string, detached: boolean) {
+    this.directory = directory;
+    this.#detached = detached;
+    this.#socket = path.join(directory, 'containerd.sock');
+    this.endpoint = `unix://${this.#socket}`;
+    this.cgroupParent = `/${path.basename(directory)}`;
   }
-}
 
-async function end(process: ChildProcess): Promise<void> {
-  if (process.exitCode !== null || process.signalCode !== null) return;
-  process.kill('SIGTERM');
-  await once(process, 'exit');
-}
+  /**
+   * Makes the directories, starts the daemon and imports busybox, as image and as pause.
+   *
+   * @param options.detached in a session of its own, so that Ctrl-C in the terminal does not reach it
+   */
+  static async start(options: { detached?: boolean } = {}): Promise<Containerd> {
+    const dir = await mkdtemp(path.join(tmpdir(), 'berth-containerd-'));
+    const daemon = new Containerd(dir, options.detached ?? false);
+    try {
+      await daemon.#prepare();
+      await daemon.start();
+      await daemon.#importImages();
+      return daemon;
+    } catch (e: unknown) {
+      const text = await daemon.log();
+      await daemon.close();
+      throw new Error(`containerd does not start:\n${text.slice(-4000)}`, { cause: e });
+    }
+  }
 
-/** One of the name in each hierarchy; on cgroup v2 there is but one. Only empty ones can be removed. */
-async function removeCgroups(name: string): Promise<void> {
-  const top = '/sys/fs/cgroup';
-  const hierarchies = [top, ...(await readdir(top)).map((entry) => path.join(top, entry))];
-  for (const hierarchy of hierarchies) {
-    await rmdir(path.join(hierarchy, name)).catch((e: unknown) => {
-      if (!isErrno(e, 'ENOENT', 'ENOTDIR')) throw e;
+  /** The daemon's process id. @throws Error when it does not run */
+  get pid(): number {
+    const pid = this.#process?.pid;
+    if (pid === undefined) throw new Error('containerd does not run');
+    return pid;
+  }
+
+  /** Starts the daemon (again) and waits until it answers. */
+  async start(): Promise<void> {
+    const log = openSync(path.join(this.directory, 'containerd.log'), 'a');
+    const namespaces = ['net', 'mnt'].map((kind) => `/proc/${this.#holder?.pid}/ns/${kind}`);
+    this.#process = spawn(
+      'nsenter',
+      [
+        `--net=${namespaces[0]}`,
+        `--mount=${namespaces[1]}`,
+        'containerd',
+        '-c',
+        path.join(this.directory, 'config.toml'),
+      ],
+      { stdio: ['ignore', log, log], detached: this.#detached },
+    );
+    closeSync(log);
+    await accepting(this.#socket, this.#process, START_MS);
+    const client = new Client({ endpoint: this.endpoint, signal: AbortSignal.timeout(START_MS) });
+    try {
+      await client.runtime('Version', {});
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Ends the daemon; pods go on. */
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    const child = this.#process;
+    this.#process = undefined;
+    await end(child, signal);
+  }
+
+  /** What the daemon logged since the first start. */
+  log(): Promise<string> {
+    return readFile(path.join(this.directory, 'containerd.log'), 'utf8').catch(() => '');
+  }
+
+  /**
+   * Ends it and removes all that it had; repeatable. The test removes its pods before.
+   *
+   * @returns what was left behind
+   */
+  async close(): Promise<string[]> {
+    await this.stop();
+    const left: string[] = [];
+    for (const [pid, line] of await commandLines()) {
+      if (!line.includes(`${this.directory}/`)) continue;
+      left.push(`process ${pid}: ${line}`);
+      process.kill(pid, 'SIGKILL');
+    }
+    await end(this.#holder, 'SIGKILL');
+    left.push(...(await removeCgroups(this.cgroupParent)));
+    await rm(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    return left;
+  }
+
+  async #prepare(): Promise<void> {
+    const at = (name: string) => path.join(this.directory, name);
+    for (const name of ['root', 'state', 'cni']) await mkdir(at(name));
+    await writeBridgeNetwork(at('cni/10-test.conflist'), {
+      name: 'test',
+      bridge: 'br0',
+      leases: at('ipam'),
+      subnet: '10.231.7.0/24',
     });
+    await writeFile(at('config.toml'), config(at));
+    this.#holder = spawn(
+      'unshare',
+      [
+        ...['--net', '--mount', '--propagation', 'slave'],
+        ...['sh', '-c', 'ip link set lo up && echo ready && exec sleep 2147483647'],
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'], detached: this.#detached },
+    );
+    if (this.#holder.stdout !== null) await once(this.#holder.stdout, 'data');
+  }
+
+  async #importImages(): Promise<void> {
+    const archive = path.join(this.directory, 'image.tar');
+    const images: [string, string[]][] = [
+      [BUSYBOX, ['sh']],
+      [PAUSE, ['sleep', '2147483647']],
+    ];
+    for (const [name, command] of images) {
+      await writeFile(archive, await busyboxArchive(name, command));
+      await exec('ctr', ['-a', this.#socket, '-n', 'k8s.io', 'images', 'import', archive]);
+    }
   }
 }
 
-async function ready(process: ChildProcess, socket: string): Promise<void> {
-  for (const start = Date.now(); Date.now() - start < START_MS; await delay(50)) {
-    if (process.exitCode !== null) throw new Error(`containerd ended with ${process.exitCode}`);
-    const ok = await access(socket)
-      .then(() => exec('ctr', ['-a', socket, 'version'], { timeout: START_MS }))
-      .then(() => true)
-      .catch(() => false);
-    if (ok) return;
-  }
-  throw new Error('containerd is not ready in time');
+async function end(child: ChildProcess | undefined, signal: NodeJS.Signals): Promise<void> {
+  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  child.kill(signal);
+  await once(child, 'exit');
 }
 
 function config(at: (name: string) => string): string {
@@ -114,29 +176,4 @@ conf_dir = "${at('cni')}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "overlayfs"
 `;
-}
-
-function cniConfig(directory: string): object {
-  const ipam = {
-    type: 'host-local',
-    dataDir: path.join(directory, 'ipam'),
-    ranges: [[{ subnet: '10.231.7.0/24' }]],
-    routes: [{ dst: '0.0.0.0/0' }],
-  };
-  return {
-    cniVersion: '0.4.0',
-    name: 'test',
-    plugins: [{ type: 'bridge', bridge: 'br0', isGateway: true, ipam }],
-  };
-}
-
-async function importImages(at: (name: string) => string): Promise<void> {
-  const images: [string, string[]][] = [
-    [BUSYBOX, ['sh']],
-    [PAUSE, ['sleep', '2147483647']],
-  ];
-  for (const [name, command] of images) {
-    await writeFile(at('image.tar'), await busyboxArchive(name, command));
-    await exec('ctr', ['-a', at('containerd.sock'), '-n', 'k8s.io', 'images', 'import', at('image.tar')]);
-  }
 }
