@@ -11,6 +11,7 @@ export { CgroupError } from './io.ts';
 export { type CgroupName, type CgroupNameInput, cgroupName } from './naming.ts';
 export { removeIfEmpty } from './tree.ts';
 export type * from './types.ts';
+export { unifiedFiles } from './v2/unified.ts';
 export { sharesToWeight, weightToShares } from './weight.ts';
 
 /** CGROUP2_SUPER_MAGIC of linux/magic.h. */

@@ -1,4 +1,25 @@
 import { CgroupError, write } from '../io.ts';
+import type { Resources } from '../types.ts';
+import { sharesToWeight } from '../weight.ts';
+import { swapOnly } from './memory.ts';
+
+/**
+ * The v2 files that OCI runtimes fill in each in its own way from the limits of the OCI specification, as
+ * an entry of its `unified` map: runc before 1.3.2 takes another curve to `cpu.weight`, and runc with the
+ * systemd driver does not tell systemd of a `memory.swap.max` of 0, so that the next daemon-reload allows
+ * swap without limit.
+ * @throws CgroupError EINVAL when the sum of memory and swap is smaller than memory alone
+ */
+export function unifiedFiles(
+  r: Pick<Resources, 'cpuShares' | 'memoryLimitBytes' | 'memorySwapLimitBytes'>,
+): Record<string, string> {
+  const { cpuShares, memoryLimitBytes, memorySwapLimitBytes: sum } = r;
+  const swap = sum === undefined ? undefined : swapOnly('memory.swap.max', memoryLimitBytes, sum);
+  return {
+    ...(cpuShares === undefined ? {} : { 'cpu.weight': `${sharesToWeight(cpuShares)}` }),
+    ...(swap === undefined ? {} : { 'memory.swap.max': swap < 0n ? 'max' : `${swap}` }),
+  };
+}
 
 /**
  * Checks CRI's `unified` map: keys are names of controller files. `cgroup.*` is refused, because those

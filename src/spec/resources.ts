@@ -1,7 +1,9 @@
-import type { HugepageLimit, Resources } from '../../cgroups/types.ts';
+import { type HugepageLimit, type Resources, unifiedFiles } from '../../cgroups/index.ts';
 import { invalid } from '../errors.ts';
 import type { HostFacts } from './host.ts';
 import type { DeviceRule, LinuxResources } from './types.ts';
+
+const UNLIMITED = -1n;
 
 /**
  * The limits of a container in the specification's terms; 0 and absent both mean "not set", as in CRI.
@@ -10,14 +12,16 @@ import type { DeviceRule, LinuxResources } from './types.ts';
  *   swap, that is no swap: what the kubelet accounts for is memory alone.
  * - Limits that the kernel cannot keep (swap, huge pages without their controller) are left out: the
  *   kubelet sends one for every page size of the node, asked for or not.
+ * - Without a limit of its own the number of tasks is unlimited in so many words: systemd would otherwise
+ *   give every scope its DefaultTasksMax, 15 % of what the node can run.
+ * - On v2 what OCI runtimes convert differently is also said in the kernel's own terms, which win.
  */
 export function specResources(
   r: Resources,
   devices: DeviceRule[],
   host: Pick<HostFacts, 'unifiedCgroups' | 'swapAccounting' | 'hugetlb'>,
 ): LinuxResources {
-  const unified = r.unified ?? {};
-  if (Object.keys(unified).length > 0 && !host.unifiedCgroups) {
+  if (Object.keys(r.unified ?? {}).length > 0 && !host.unifiedCgroups) {
     throw invalid('config.linux.resources.unified', 'names files of cgroup v2, but this host has v1');
   }
   const cpu = {
@@ -32,14 +36,24 @@ export function specResources(
     ...set('limit', r.memoryLimitBytes),
     ...(host.swapAccounting ? set('swap', swap) : {}),
   };
+  const unified = host.unifiedCgroups
+    ? {
+        ...unifiedFiles({
+          cpuShares: cpu.shares,
+          memoryLimitBytes: memory.limit,
+          memorySwapLimitBytes: memory.swap,
+        }),
+        ...r.unified,
+      }
+    : {};
   const huge = host.hugetlb ? (r.hugepageLimits ?? []) : [];
   return {
     devices,
     ...(isEmpty(cpu) ? {} : { cpu }),
     ...(isEmpty(memory) ? {} : { memory }),
-    ...(r.pidsLimit ? { pids: { limit: r.pidsLimit } } : {}),
+    pids: { limit: r.pidsLimit || UNLIMITED },
     ...(huge.length > 0 ? { hugepageLimits: huge.map(hugepage) } : {}),
-    ...(isEmpty(unified) ? {} : { unified: { ...unified } }),
+    ...(isEmpty(unified) ? {} : { unified }),
   };
 }
 

@@ -95,6 +95,16 @@ export function checkResources(r: Resources, root: string): void {
   checkNotNegative(r.cpuShares, `${root}.cpu_shares`);
   checkNotNegative(r.memoryLimitBytes, `${root}.memory_limit_in_bytes`, -1n);
   checkNotNegative(r.memorySwapLimitBytes, `${root}.memory_swap_limit_in_bytes`, -1n);
+  if (
+    positive(r.memorySwapLimitBytes) &&
+    positive(r.memoryLimitBytes) &&
+    r.memorySwapLimitBytes < r.memoryLimitBytes
+  ) {
+    throw invalid(
+      `${root}.memory_swap_limit_in_bytes`,
+      'counts memory and swap, so it cannot be below the memory limit',
+    );
+  }
   checkCpuList(r.cpusetCpus ?? '', `${root}.cpuset_cpus`);
   checkCpuList(r.cpusetMems ?? '', `${root}.cpuset_mems`);
   (r.hugepageLimits ?? []).forEach(({ pageSize, limitBytes }, i) => {
@@ -103,11 +113,15 @@ export function checkResources(r: Resources, root: string): void {
     checkNotNegative(limitBytes, `${field}.limit`);
   });
   for (const name of Object.keys(r.unified ?? {})) {
-    // It becomes the name of a file in the container's cgroup.
-    if (!/^[a-z0-9_]+(\.[A-Za-z0-9_]+)+$/.test(name)) {
-      throw invalid(`${root}.unified`, `${JSON.stringify(name.slice(0, 100))} is no file of a cgroup`);
+    // It becomes the name of a file in the container's cgroup; cgroup.* act on processes and on the tree.
+    if (!/^[a-z0-9_]+(\.[A-Za-z0-9_]+)+$/.test(name) || name.startsWith('cgroup.')) {
+      throw invalid(`${root}.unified`, `${JSON.stringify(name.slice(0, 100))} is no limit of a cgroup`);
     }
   }
+}
+
+function positive(limit: bigint | undefined): limit is bigint {
+  return limit !== undefined && limit > 0n;
 }
 
 function checkCpuList(list: string, field: string): void {

@@ -18,13 +18,25 @@ describe('specResources', () => {
     [
       'cpu',
       { cpuShares: 512n, cpuQuota: -1n, cpuPeriod: 100_000n, cpusetCpus: '0-1', cpusetMems: '0' },
-      { cpu: { shares: 512n, quota: -1n, period: 100_000n, cpus: '0-1', mems: '0' } },
+      {
+        cpu: { shares: 512n, quota: -1n, period: 100_000n, cpus: '0-1', mems: '0' },
+        unified: { 'cpu.weight': '59' },
+      },
     ],
-    ['memory alone allows no swap', { memoryLimitBytes: GIB }, { memory: { limit: GIB, swap: GIB } }],
+    [
+      'memory alone allows no swap',
+      { memoryLimitBytes: GIB },
+      { memory: { limit: GIB, swap: GIB }, unified: { 'memory.swap.max': '0' } },
+    ],
     [
       'memory and swap',
       { memoryLimitBytes: GIB, memorySwapLimitBytes: 2n * GIB },
-      { memory: { limit: GIB, swap: 2n * GIB } },
+      { memory: { limit: GIB, swap: 2n * GIB }, unified: { 'memory.swap.max': `${GIB}` } },
+    ],
+    [
+      'what the caller says of a file wins',
+      { cpuShares: 1024n, unified: { 'cpu.weight': '7' } },
+      { cpu: { shares: 1024n }, unified: { 'cpu.weight': '7' } },
     ],
     [
       'the rest',
@@ -40,12 +52,21 @@ describe('specResources', () => {
       },
     ],
   ])('%s', (_name, r, wanted) => {
-    expect(of(r)).toEqual({ devices: [], ...wanted });
+    expect(of(r)).toEqual({ devices: [], pids: { limit: -1n }, ...wanted });
+  });
+
+  test('v1 gets no files of v2', () => {
+    const v1 = of({ cpuShares: 512n, memoryLimitBytes: GIB }, { unifiedCgroups: false });
+    expect(v1).not.toHaveProperty('unified');
   });
 
   test('limits without their controller are left out', () => {
     const r = { memoryLimitBytes: GIB, hugepageLimits: [{ pageSize: '2MB', limitBytes: 0n }] };
-    expect(of(r, { swapAccounting: false, hugetlb: false })).toEqual({ devices: [], memory: { limit: GIB } });
+    expect(of(r, { swapAccounting: false, hugetlb: false })).toEqual({
+      devices: [],
+      memory: { limit: GIB },
+      pids: { limit: -1n },
+    });
   });
 
   test('files of v2 are refused on v1', () => {

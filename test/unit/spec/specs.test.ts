@@ -55,7 +55,12 @@ describe('buildSandboxSpec', () => {
           { type: 'pid' },
         ],
         cgroupsPath: '/pods/sb1',
-        resources: { devices: [{ allow: false, access: 'rwm' }], cpu: { shares: 2n } },
+        resources: {
+          devices: [{ allow: false, access: 'rwm' }],
+          cpu: { shares: 2n },
+          pids: { limit: -1n },
+          unified: { 'cpu.weight': '1' },
+        },
       },
     });
   });
@@ -135,7 +140,7 @@ describe('buildContainerSpec', () => {
           { type: 'cgroup' },
         ],
         cgroupsPath: '/pods/c1',
-        resources: { devices: [{ allow: false, access: 'rwm' }] },
+        resources: { devices: [{ allow: false, access: 'rwm' }], pids: { limit: -1n } },
         maskedPaths: ['/proc/kcore'],
         readonlyPaths: [],
       },

@@ -137,6 +137,11 @@ describe('validateContainerConfig', () => {
     ['linux.resources.cpu_period: ', { resources: { cpuPeriod: -1n } }],
     ['linux.resources.cpu_quota: ', { resources: { cpuQuota: -2n } }],
     ['linux.resources.memory_swap_limit_in_bytes: ', { resources: { memorySwapLimitBytes: -5n } }],
+    [
+      'linux.resources.memory_swap_limit_in_bytes: ',
+      { resources: { memoryLimitBytes: 8n, memorySwapLimitBytes: 4n } },
+    ],
+    ['linux.resources.unified: ', { resources: { unified: { 'cgroup.kill': '1' } } }],
     ['linux.resources.cpuset_cpus: ', { resources: { cpusetCpus: '0-' } }],
     [
       'linux.resources.hugepage_limits[0].page_size: ',
