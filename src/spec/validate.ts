@@ -210,7 +210,7 @@ function checkLogPath(path: string): void {
   const field = 'config.log_path';
   if (path.startsWith('/')) throw invalid(field, 'must be relative to log_directory of the sandbox');
   checkInside(path, field);
-  if (path.endsWith('/')) throw invalid(field, 'must name a file');
+  if (/(^|\/)\.?$/.test(path)) throw invalid(field, 'must name a file');
 }
 
 /** The builder's own checks, run early; whether the kernel knows recursive read-only mounts is its to say. */
