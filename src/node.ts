@@ -1,4 +1,4 @@
-import { access, mkdir, open, readFile } from 'node:fs/promises';
+import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
 import type { CgroupDriver, CgroupMode } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
@@ -23,11 +23,14 @@ import { inheritedEnvironment } from './sys/exec.ts';
 import { tryLock } from './sys/flock.ts';
 import { prepareNamespaceDir, releaseNamespaceDir } from './sys/namespaces.ts';
 import { Poller } from './sys/poller.ts';
+import { becomeSubreaper, OrphanSweeper } from './sys/reap.ts';
 import { KeyedMutex } from './util/keyed-mutex.ts';
 import { SingleFlight } from './util/single-flight.ts';
 
 /** Between two tries at what could not be taken down, milliseconds. */
 const RETRY_MS = 10_000;
+/** Between two looks for ended processes that nobody waits for, milliseconds. */
+const SWEEP_MS = 10_000;
 
 /** A running berth without its RPC server. */
 export interface Node {
@@ -65,10 +68,15 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     );
   }
   await requirePrograms(config);
+  // Before any process is started: what a command leaves behind must come to this process.
+  becomeSubreaper();
+  // Commands end with the daemon that started them; a killed one may have left files of a start.
+  await rm(paths.execs, { recursive: true, force: true });
   // Namespaces are pinned below it: see there why it is a mount of its own.
   prepareNamespaceDir(paths.sandboxes);
   const db = new Database(paths.database);
   const poller = new Poller();
+  const sweeper = new OrphanSweeper(SWEEP_MS);
   const watcher = new ConfWatcher(config.network.conf_dir, log);
   await watcher.refresh();
   const services = await build(config, log, { paths, db, poller, watcher });
@@ -84,6 +92,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     clearInterval(retry);
+    sweeper.close();
     await services.images.close();
     await services.creating.settled();
     await repairs.settled();

@@ -9,6 +9,7 @@ import { join } from 'node:path';
  * state/sandboxes/<id>/              bundle of the pause container, ns/, shm, resolv.conf, hosts, hostname
  * state/containers/<id>/             bundle: config.json, rootfs, image-volumes, pidfile, conmon's ctl and attach
  * state/exits/<id>                   written by conmon last: the exit code
+ * state/exec/<id>/                   a command that is being started in a container
  * state/runtimes/<handler>/          the OCI runtime's own state
  * ```
  */
@@ -33,6 +34,20 @@ export class Paths {
   }
   get exits(): string {
     return join(this.state, 'exits');
+  }
+  get execs(): string {
+    return join(this.state, 'exec');
+  }
+  /** Not below the bundle: a socket's path has but 107 bytes. */
+  exec(id: string): ExecPaths {
+    const dir = join(this.execs, id);
+    return {
+      dir,
+      process: join(dir, 'process.json'),
+      pid: join(dir, 'pid'),
+      log: join(dir, 'log'),
+      console: join(dir, 'tty'),
+    };
   }
   runtime(handler: string): string {
     return join(this.state, 'runtimes', handler);
@@ -70,6 +85,7 @@ export class Paths {
       pidFile: join(bundle, 'pidfile'),
       conmonPidFile: join(bundle, 'conmon.pid'),
       control: join(bundle, 'ctl'),
+      attach: join(bundle, 'attach'),
       runtimeLog: join(bundle, 'runtime.log'),
       exit: join(this.exits, id),
       writable,
@@ -102,9 +118,20 @@ export interface ContainerPaths {
   conmonPidFile: string;
   /** conmon's control FIFO: terminal size, reopening of the log. */
   control: string;
+  /** conmon's SOCK_SEQPACKET socket: output to those attached, their input to stdin. */
+  attach: string;
   runtimeLog: string;
   exit: string;
   writable: string;
   upper: string;
   work: string;
+}
+
+/** Files of one command while it is being started. */
+export interface ExecPaths {
+  dir: string;
+  process: string;
+  pid: string;
+  log: string;
+  console: string;
 }

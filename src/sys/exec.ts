@@ -23,6 +23,8 @@ export interface RunOptions {
   timeoutMs: number;
   /** Bytes of stdout at which the process is killed; of stderr the last so many are kept. */
   maxOutput: number;
+  /** A descriptor of this process for stdin, instead of `input`. */
+  stdin?: number;
   /** Default `pipe`. A process that leaves children behind (`runc create`) must not be given a pipe. */
   stdout?: Stdio;
   stderr?: Stdio;
@@ -54,7 +56,7 @@ export async function run(argv: readonly [string, ...string[]], options: RunOpti
     env: options.env ?? inheritedEnvironment(),
     detached: true,
     stdio: [
-      options.input === undefined ? 'ignore' : 'pipe',
+      options.input === undefined ? (options.stdin ?? 'ignore') : 'pipe',
       options.stdout ?? 'pipe',
       options.stderr ?? 'pipe',
       ...(options.extraFds ?? []),

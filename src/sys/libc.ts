@@ -85,6 +85,14 @@ export function cPath(path: CPath): string | Buffer {
 
 const NUL = Buffer.alloc(1);
 
+/**
+ * Where a buffer's bytes lie, for structures that hold pointers. The caller keeps the buffer alive during
+ * the call; V8 does not move the memory of buffers.
+ */
+export function addressOf(buffer: Buffer): bigint {
+  return koffi.address(buffer);
+}
+
 /** A signal's number from its name, such as `SIGTERM`. */
 export function signalNumber(signal: NodeJS.Signals | number): number {
   return typeof signal === 'number' ? signal : constants.signals[signal];

@@ -14,6 +14,7 @@ import {
 } from './epoll.ts';
 import { pidfdOpen } from './pidfd.ts';
 import { isAlive, type ProcessIdentity } from './process-identity.ts';
+import { reap } from './reap.ts';
 
 const WAKE_TOKEN = 0;
 
@@ -109,20 +110,56 @@ export class Poller {
       if (isErrno(e, 'ESRCH')) return;
       throw e;
     }
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const abort = (): void => reject(signal?.reason);
     try {
       // After the open: only now is it sure whom the descriptor means.
-      if (!isAlive(identity)) return;
-      this.add(pidfd, EPOLLIN, () => resolve());
-      this.#watches.add(reject);
-      signal?.addEventListener('abort', abort, { once: true });
+      if (isAlive(identity)) await this.readable(pidfd, options);
+      // Monitors and pause processes are orphans, which the subreaper inherits.
+      reap(pidfd);
+    } finally {
+      closeSync(pidfd);
+    }
+  }
+
+  /**
+   * Waits for a process that an ended child left to this one (`becomeSubreaper`), and reaps it.
+   *
+   * @returns its code, or 128 + signal; undefined when it is not this process's child
+   * @throws SyscallError ESRCH when there is none; BerthError `cancelled` when the poller closes first
+   */
+  async orphanExit(pid: number): Promise<number | undefined> {
+    const pidfd = pidfdOpen(pid);
+    try {
+      const already = reap(pidfd);
+      if (already !== undefined) return already;
+      await this.readable(pidfd);
+      return reap(pidfd);
+    } finally {
+      closeSync(pidfd);
+    }
+  }
+
+  /**
+   * Resolves when `fd`, which is not watched yet, is readable or hung up; it is not watched afterwards.
+   *
+   * @throws the signal's reason when aborted; BerthError `cancelled` when the poller closes first
+   */
+  async readable(fd: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const abort = (): void => reject(signal?.reason);
+    this.add(fd, EPOLLIN, () => {
+      this.remove(fd);
+      resolve();
+    });
+    this.#watches.add(reject);
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
       await promise;
     } finally {
       signal?.removeEventListener('abort', abort);
       this.#watches.delete(reject);
-      this.remove(pidfd);
-      closeSync(pidfd);
+      this.remove(fd);
     }
   }
 

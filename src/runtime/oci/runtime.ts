@@ -16,6 +16,17 @@ export interface OciRuntimeOptions {
   systemdCgroup: boolean;
 }
 
+/** How a process is started in a container. */
+export interface RuntimeExecOptions {
+  /** `process` holds an OCI process object; the others are written by the runtime. */
+  files: { process: string; pid: string; log: string };
+  /** Descriptors of this process; those left out are /dev/null. */
+  stdio: { stdin?: number; stdout?: number; stderr?: number };
+  /** For a process with a terminal: where the pty's master is sent (see `ConsoleSocket`). */
+  consoleSocket?: string;
+  signal: AbortSignal;
+}
+
 /**
  * A program with runc's command line (runc, crun, youki, runsc): one method per verb. Creating goes
  * through conmon (see conmon.ts) where a container has stdio worth keeping, and through
@@ -81,12 +92,33 @@ export class OciRuntime {
   }
 
   /**
-   * The command line that runs a process (an OCI process object in a file) in a container and waits for
-   * it: stdio and exit code are the process's. With `log`, stderr carries nothing of the runtime's own.
+   * Starts a process in a container and returns its pid; it goes on by itself with `stdio`'s descriptors,
+   * and is an orphan that this process inherits (see `becomeSubreaper`).
+   *
+   * Detached, because a runtime that stays adds a process per command, copies every byte, and waits for
+   * children in the background that hold stdout, while the command itself has long ended.
+   *
+   * @throws BerthError `internal` with the runtime's message when there is no such command; the signal's reason
    */
-  execArgs(id: string, files: { processSpec: string; pidFile: string; log: string }): [string, ...string[]] {
-    const { processSpec, pidFile, log } = files;
-    return [this.path, ...this.globalArgs(log), 'exec', '--process', processSpec, '--pid-file', pidFile, id];
+  async exec(id: string, options: RuntimeExecOptions): Promise<number> {
+    const { files, stdio, signal } = options;
+    const args = [
+      ...[...this.globalArgs(files.log), 'exec', '--detach'],
+      ...['--process', files.process, '--pid-file', files.pid],
+      ...(options.consoleSocket === undefined ? [] : ['--console-socket', options.consoleSocket]),
+      id,
+    ];
+    const result = await run([this.path, ...args], {
+      timeoutMs: RUNTIME_TIMEOUT_MS,
+      maxOutput: 0,
+      ...(stdio.stdin === undefined ? {} : { stdin: stdio.stdin }),
+      stdout: stdio.stdout ?? 'ignore',
+      stderr: stdio.stderr ?? 'ignore',
+      signal,
+    });
+    if (result.code === 0) return readPidFile(files.pid);
+    const said = runtimeMessage(await readFile(files.log, 'utf8').catch(() => ''));
+    throw new BerthError('internal', said || `exec: ${exitText(result)}`);
   }
 
   /** The runtime's own version line, for `berth info`. */
