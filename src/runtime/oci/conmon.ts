@@ -100,7 +100,8 @@ export async function createWithConmon(options: ConmonOptions): Promise<Started>
   }
 }
 
-function conmonArgs(o: ConmonOptions): string[] {
+/** conmon's command line (conmon(8)). */
+export function conmonArgs(o: ConmonOptions): string[] {
   const { paths } = o;
   return [
     ...['--api-version', '1', '--cid', o.id, '--cuuid', o.id, '--name', o.name],
@@ -114,18 +115,29 @@ function conmonArgs(o: ConmonOptions): string[] {
   ];
 }
 
-/** One JSON line `{"data":<pid>,"message":…}`. @throws RuntimeCreateError for a negative pid. */
-function parseSync(line: string): number {
-  let answer: unknown;
-  try {
-    answer = JSON.parse(line);
-  } catch (e: unknown) {
-    throw new BerthError('internal', `conmon answered ${JSON.stringify(line.slice(0, 200))}`, { cause: e });
-  }
-  const { data: pid, message } = answer as { data?: unknown; message?: unknown };
-  if (typeof pid === 'number' && Number.isSafeInteger(pid) && pid > 1) return pid;
+/**
+ * The pid of one JSON line `{"data":<pid>,"message":…}`.
+ *
+ * @throws RuntimeCreateError with the message for a negative pid; BerthError `internal` for no such line
+ */
+export function parseSync(line: string): number {
+  const { data: pid, message } = parseObject(line);
+  if (typeof pid !== 'number' || !Number.isSafeInteger(pid)) throw noAnswer(line);
+  if (pid > 1) return pid;
   const reason = typeof message === 'string' ? runtimeMessage(message) : '';
   throw new RuntimeCreateError(reason || 'the OCI runtime failed without a message');
+}
+
+function parseObject(line: string): { data?: unknown; message?: unknown } {
+  try {
+    return Object(JSON.parse(line));
+  } catch (e: unknown) {
+    throw noAnswer(line, e);
+  }
+}
+
+function noAnswer(line: string, cause?: unknown): BerthError {
+  return new BerthError('internal', `conmon answered ${JSON.stringify(line.slice(0, 200))}`, { cause });
 }
 
 /** What a stream says until it ends or, with `until`, up to that character; cut at `max` bytes. */
