@@ -1,4 +1,4 @@
-import { chmod, mkdir, rm } from 'node:fs/promises';
+import { chmod, mkdir, rm, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
@@ -82,8 +82,15 @@ async function close(server: Server, path: string): Promise<void> {
   await rm(path, { force: true });
 }
 
-/** A socket that nobody answers is left from a daemon that was killed. */
+/** A socket that nobody answers is left from a daemon that was killed. Nothing else is removed. */
 async function removeStaleSocket(path: string): Promise<void> {
+  const there = await stat(path).catch((e: unknown) => {
+    if (!isErrno(e, 'ENOENT')) throw e;
+  });
+  if (there === undefined) return;
+  if (!there.isSocket()) {
+    throw new BerthError('precondition', `listen: ${path} is there and no socket; choose another path`);
+  }
   const alive = await new Promise<boolean>((resolve, reject) => {
     const socket = connect(path);
     socket.once('connect', () => {
