@@ -96,6 +96,9 @@ export class Client {
       'grpc.max_send_message_length': MAX_MESSAGE,
       'grpc.enable_http_proxy': 0,
       'grpc.default_authority': 'localhost',
+      // As the kubelet's: a socket on this machine is back as soon as its daemon is.
+      'grpc.initial_reconnect_backoff_ms': 100,
+      'grpc.max_reconnect_backoff_ms': 3_000,
     });
   }
 
