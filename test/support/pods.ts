@@ -48,11 +48,14 @@ export function sh(script: string, more: ContainerConfig = {}): ContainerConfig 
 /** The pod's namespaces but a PID namespace for each container, as the kubelet asks by default. */
 export const OWN_PID: LinuxContainerSecurityContext = { namespace_options: { pid: 'CONTAINER' } };
 
+/** A berthd that answers calls, wherever it runs. */
+export type Callee = Pick<Berthd, 'client' | 'dir' | 'cgroupParent'>;
+
 /** Pods and containers of one berthd by the calls that the kubelet makes. */
 export class Pods {
-  readonly #berthd: Berthd;
+  readonly #berthd: Callee;
 
-  constructor(berthd: Berthd) {
+  constructor(berthd: Callee) {
     this.#berthd = berthd;
   }
 
@@ -168,7 +171,7 @@ export class Pods {
   }
 
   /** All pods and containers with their statuses and network, in one order, to be compared. */
-  async everything(): Promise<unknown> {
+  async everything() {
     const { client } = this.#berthd;
     const byId = (a: { id: string }, b: { id: string }) => (a.id < b.id ? -1 : 1);
     const { items } = await client.runtime('ListPodSandbox', {});
@@ -188,8 +191,8 @@ export class Pods {
 }
 
 /** Imports an archive of images. */
-export async function importArchive(berthd: Berthd, archive: Buffer): Promise<void> {
-  await berthd.client.importImage(
+export async function importArchive({ client }: Pick<Callee, 'client'>, archive: Buffer): Promise<void> {
+  await client.importImage(
     (async function* () {
       for (let at = 0; at < archive.length; at += 1 << 20)
         yield { chunk: archive.subarray(at, at + (1 << 20)) };
