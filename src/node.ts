@@ -6,6 +6,7 @@ import { CpuRates } from './container/stats.ts';
 import { StopLoops } from './container/stop-loop.ts';
 import { WritableLayerUsage } from './container/writable-layer-usage.ts';
 import { BerthError } from './errors.ts';
+import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
 import type { Logger } from './log.ts';
 import { Cni } from './network/cni.ts';
@@ -116,10 +117,13 @@ interface Parts {
 async function build(config: Config, log: Logger, { paths, db, poller, watcher }: Parts): Promise<Services> {
   const { mode, manager } = detectCgroups();
   const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
+  const faults = faultsOf(process.env);
+  if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
   return {
     config,
     paths,
     log,
+    faults,
     poller,
     cgroupDriver,
     cgroups: manager(cgroupDriver),
@@ -128,6 +132,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     cni: new Cni({ watcher, host: { binDirs: config.network.bin_dirs, env: inheritedEnvironment() }, log }),
     images: new Images({
       db,
+      faults,
       root: paths.images,
       hostsDir: config.images.registry_config_dir,
       pinnedGlobs: config.pinned_images,

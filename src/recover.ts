@@ -46,9 +46,10 @@ export function containerRecovery(
  * logged and does not keep the others. Never rejects.
  */
 export async function recover(s: Services): Promise<void> {
+  await attempt(s, {}, () => s.faults.at('Recovery.begun'));
   await attempt(s, {}, () => endStrayHelpers(s));
   await Promise.all([
-    ...[...s.sandboxes.values()].map((r) => attempt(s, { sandbox: r.id }, async () => recoverSandbox(s, r))),
+    ...[...s.sandboxes.values()].map((r) => attempt(s, { sandbox: r.id }, () => recoverSandbox(s, r))),
     ...[...s.containers.values()].map((c) => attempt(s, { container: c.id }, () => recoverContainer(s, c))),
   ]);
 }
@@ -60,6 +61,7 @@ export async function recover(s: Services): Promise<void> {
  * as made are the ones that are meant to go on.
  */
 async function endStrayHelpers(s: Services): Promise<void> {
+  await s.faults.at('Recovery.helpers');
   const monitors = new Set([...s.containers.values()].map((c) => c.phase === 'live' && c.conmon?.pid));
   const known = {
     has: (id: string) => s.sandboxes.get(id) !== undefined || s.containers.get(id) !== undefined,
@@ -70,7 +72,8 @@ async function endStrayHelpers(s: Services): Promise<void> {
   await endHelpers(strays);
 }
 
-function recoverSandbox(s: Services, sandbox: SandboxRecord): void {
+async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void> {
+  await s.faults.at('Recovery.sandbox');
   const sameBoot = sandbox.bootId === s.bootId;
   const alive = sandbox.pause !== undefined && isAlive(sandbox.pause);
   switch (sandboxRecovery(sandbox, sameBoot, alive)) {
@@ -89,6 +92,7 @@ function recoverSandbox(s: Services, sandbox: SandboxRecord): void {
 }
 
 async function recoverContainer(s: Services, container: ContainerRecord): Promise<void> {
+  await s.faults.at('Recovery.container');
   const sameBoot = s.sandboxes.get(container.sandboxId)?.bootId === s.bootId;
   const alive = container.conmon !== undefined && isAlive(container.conmon);
   switch (containerRecovery(container, sameBoot, alive)) {
@@ -127,6 +131,7 @@ export async function sweep(s: Services): Promise<void> {
 }
 
 async function sweepState(s: Services): Promise<void> {
+  await s.faults.at('Recovery.sweep');
   const { paths } = s;
   const owners: [string, (id: string) => boolean][] = [
     [paths.sandboxes, (id) => s.sandboxes.get(id) !== undefined],

@@ -1,8 +1,9 @@
 import { discardContainer } from './container/discard.ts';
 import { reapContainer } from './container/exit.ts';
+import { containerKey } from './container/record.ts';
 import { messageOf } from './errors.ts';
 import { discardSandbox } from './sandbox/discard.ts';
-import { type CleanupState, failedAgain } from './sandbox/record.ts';
+import { type CleanupState, failedAgain, sandboxKey } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { SingleFlight } from './util/single-flight.ts';
 
@@ -22,13 +23,17 @@ export interface Repair {
 export function repairsDue(s: Services): Repair[] {
   const containers = [...s.containers.values()].flatMap((c): Repair[] => {
     const entry = { kind: 'container', id: c.id, cleanup: c.cleanup } as const;
-    if (c.phase === 'removing') return [{ ...entry, what: 'removal' }];
+    const isAbandoned = s.creating.get(containerKey(c.sandboxId, c.config)) === undefined;
+    if (c.phase === 'removing' || (c.phase === 'creating' && isAbandoned))
+      return [{ ...entry, what: 'removal' }];
     const hasRemains = c.phase === 'live' && c.exit !== undefined && c.reaped !== true;
     return hasRemains ? [{ ...entry, what: 'remains of an exited container' }] : [];
   });
   const sandboxes = [...s.sandboxes.values()].flatMap((r): Repair[] => {
     const entry = { kind: 'sandbox', id: r.id, cleanup: r.cleanup } as const;
-    if (r.phase === 'removing') return [{ ...entry, what: 'removal' }];
+    const isAbandoned = s.creating.get(sandboxKey(r.config)) === undefined;
+    if (r.phase === 'removing' || (r.phase === 'creating' && isAbandoned))
+      return [{ ...entry, what: 'removal' }];
     // A pause that died by itself leaves the network to StopPodSandbox; a reboot leaves it to nobody.
     const isOld = r.phase === 'live' && r.attachment !== undefined && r.bootId !== s.bootId;
     return isOld ? [{ ...entry, what: 'network of a stopped sandbox' }] : [];
@@ -62,6 +67,7 @@ export class Repairs {
   async #attempt(repair: Repair): Promise<void> {
     const { kind, id, what } = repair;
     try {
+      await this.#s.faults.at('Recovery.repair');
       await this.#s.locks.run(id, () => carryOut(this.#s, repair));
     } catch (e: unknown) {
       this.#s.log.error(

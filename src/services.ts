@@ -4,6 +4,7 @@ import type { ContainerRecord } from './container/record.ts';
 import type { CpuRates } from './container/stats.ts';
 import type { StopLoops } from './container/stop-loop.ts';
 import type { WritableLayerUsage } from './container/writable-layer-usage.ts';
+import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
 import type { Logger } from './log.ts';
 import type { Cni } from './network/cni.ts';
@@ -25,6 +26,7 @@ export interface Services {
   readonly config: Config;
   readonly paths: Paths;
   readonly log: Logger;
+  readonly faults: Faults;
   readonly host: HostFacts;
   /** Of the running kernel; changes with every boot. */
   readonly bootId: string;

@@ -47,9 +47,14 @@ export async function createContainer(
   const existing = [...s.containers.values()].find(
     (c) => c.phase !== 'removing' && containerKey(c.sandboxId, c.config) === key,
   );
-  if (existing === undefined) return s.creating.run(key, () => create(s, sandbox, config, image));
+  const running = s.creating.get(key);
+  // One that is being made by nobody could not even be put on the to-do list; it is due for removal.
+  const isAbandoned = existing?.phase === 'creating' && running === undefined;
+  if (existing === undefined || isAbandoned) {
+    return s.creating.run(key, () => create(s, sandbox, config, image));
+  }
   refuseOther(existing, config);
-  return s.creating.get(key) ?? existing.id;
+  return running ?? existing.id;
 }
 
 /** @throws BerthError `alreadyExists` unless the container, made or in the making, is the one asked for */
@@ -85,6 +90,7 @@ async function create(
   };
   s.containers.put(container);
   try {
+    await s.faults.at('CreateContainer.recorded');
     const made = await make(s, sandbox, container, image);
     // The sandbox may have been stopped meanwhile; nobody would ever stop this container.
     if (!isReady(s.sandboxes.require(sandbox.id))) {
@@ -96,6 +102,7 @@ async function create(
     throw e;
   }
   if (s.containers.require(id).createError === undefined) watchContainer(s, id);
+  await s.faults.at('CreateContainer.live');
   return id;
 }
 
@@ -113,14 +120,20 @@ async function make(
 ): Promise<Partial<ContainerRecord>> {
   const paths = s.paths.container(container.id);
   await mountRootfs(s, paths, image);
+  await s.faults.at('CreateContainer.rootfs');
   const mounts = await mountImageVolumes(s, paths, container.config.mounts, container.imageVolumes);
+  await s.faults.at('CreateContainer.imageVolumes');
   const spec = await containerSpec(s, sandbox, container, image, mounts);
   await writeFile(paths.spec, stringifyOci(spec));
+  await s.faults.at('CreateContainer.spec');
   await makeLogDirectory(container.logPath);
+  await s.faults.at('CreateContainer.log');
   const { uid, gid, additionalGids } = spec.process.user;
   const user = { uid, gid, supplementalGroups: additionalGids };
   try {
-    return { user, ...identities(await monitor(s, sandbox, container)) };
+    const started = await monitor(s, sandbox, container);
+    await s.faults.at('CreateContainer.monitor');
+    return { user, ...identities(started) };
   } catch (e: unknown) {
     if (!(e instanceof RuntimeCreateError)) throw during('monitor', e);
     return { user, createError: await betterMessage(paths.runtimeLog, e.message) };

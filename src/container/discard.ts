@@ -13,9 +13,11 @@ import { removeWritableLayer } from './rootfs.ts';
 export async function discardContainer(s: Services, id: string): Promise<void> {
   const container = s.containers.update(id, { phase: 'removing' });
   const paths = s.paths.container(id);
-  const failures = await tearDown([
+  await s.faults.at('RemoveContainer.recorded');
+  const failures = await tearDown(s.faults, [
     {
       what: 'running parts',
+      point: 'RemoveContainer.parts',
       undo: async () => {
         await reapContainer(s, id);
         if (s.containers.require(id).reaped !== true) throw new Error('not all could be removed');
@@ -23,12 +25,22 @@ export async function discardContainer(s: Services, id: string): Promise<void> {
     },
     {
       what: 'monitor',
+      point: 'RemoveContainer.monitor',
       undo: () => void (container.conmon !== undefined && signal(container.conmon, 'SIGKILL')),
     },
-    { what: 'bundle', undo: () => rm(paths.bundle, { recursive: true, force: true }) },
-    { what: 'writable layer', undo: () => removeWritableLayer(paths) },
+    {
+      what: 'bundle',
+      point: 'RemoveContainer.bundle',
+      undo: () => rm(paths.bundle, { recursive: true, force: true }),
+    },
+    {
+      what: 'writable layer',
+      point: 'RemoveContainer.writableLayer',
+      undo: () => removeWritableLayer(paths),
+    },
   ]);
   if (failures.length === 0) {
+    await s.faults.at('RemoveContainer.forget');
     s.exits.forget(id);
     s.layerUsage.forget(id);
     s.cpuRates.forget(id);

@@ -22,7 +22,9 @@ export function watchContainer(s: Services, id: string): void {
 
 /** Records how a container ended and frees what only a running one needs. Repeatable. */
 export async function recordExit(s: Services, id: string): Promise<void> {
+  await s.faults.at('ContainerExit.seen');
   await noteExit(s, id);
+  await s.faults.at('ContainerExit.recorded');
   await s.locks.run(id, async () => {
     if (s.containers.get(id)?.phase === 'live') await reapContainer(s, id);
   });
@@ -74,13 +76,21 @@ export async function reapContainer(s: Services, id: string): Promise<void> {
   if (container.reaped === true) return;
   const paths = s.paths.container(id);
   const runtime = s.runtimes.get(s.sandboxes.get(container.sandboxId)?.runtimeHandler ?? '');
-  const failures = await tearDown([
-    { what: 'processes', undo: () => s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(10_000)) },
-    { what: 'OCI runtime', undo: async () => runtime?.delete(id) },
-    { what: 'cgroup', undo: () => s.cgroups.remove(container.cgroup.path) },
-    { what: 'image volumes', undo: () => unmountImageVolumes(paths, container.imageVolumes) },
-    { what: 'root file system', undo: () => unmountRootfs(paths) },
-    { what: 'exit file', undo: () => rm(paths.exit, { force: true }) },
+  const failures = await tearDown(s.faults, [
+    {
+      what: 'processes',
+      point: 'ContainerExit.processes',
+      undo: () => s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(10_000)),
+    },
+    { what: 'OCI runtime', point: 'ContainerExit.runtime', undo: async () => runtime?.delete(id) },
+    { what: 'cgroup', point: 'ContainerExit.cgroup', undo: () => s.cgroups.remove(container.cgroup.path) },
+    {
+      what: 'image volumes',
+      point: 'ContainerExit.imageVolumes',
+      undo: () => unmountImageVolumes(paths, container.imageVolumes),
+    },
+    { what: 'root file system', point: 'ContainerExit.rootfs', undo: () => unmountRootfs(paths) },
+    { what: 'exit file', point: 'ContainerExit.exitFile', undo: () => rm(paths.exit, { force: true }) },
   ]);
   if (failures.length === 0) {
     s.containers.update(id, { reaped: true, cleanup: undefined });

@@ -22,12 +22,15 @@ export async function startContainer(s: Services, id: string): Promise<void> {
     if (container.createError !== undefined) await failStart(s, id, container.createError);
     // Before the start: a command that ends at once must not seem to have ended before it began.
     const startedAt = nowNs();
+    await s.faults.at('StartContainer.begun');
     try {
       await runtime?.start(id);
     } catch (e: unknown) {
       await failStart(s, id, messageOf(e));
     }
+    await s.faults.at('StartContainer.started');
     s.containers.update(id, { startedAt });
+    await s.faults.at('StartContainer.recorded');
   });
 }
 

@@ -29,6 +29,7 @@ export async function stopContainer(s: Services, id: string, timeoutSeconds: num
 
 async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise<void>): Promise<void> {
   const ended = s.exits.ended(id);
+  await s.faults.at('StopContainer.begun');
   const container = s.containers.require(id);
   if (!atOnce && containerState(container) === 'running') {
     // Not waited for: an OCI runtime that hangs must not lengthen the grace.
@@ -37,6 +38,7 @@ async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise
   }
   if (s.containers.get(id)?.exit === undefined) {
     await s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(KILL_WAIT_MS));
+    await s.faults.at('StopContainer.killed');
   }
   const waiting = new AbortController();
   const tooLong = delay(KILL_WAIT_MS, true, { signal: waiting.signal }).catch(() => false);

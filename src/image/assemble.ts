@@ -1,4 +1,5 @@
 import { BerthError } from '../errors.ts';
+import type { Faults } from '../faults.ts';
 import type { SingleFlight } from '../util/single-flight.ts';
 import type { ContentStore } from './content.ts';
 import { joinOrDo } from './join.ts';
@@ -17,6 +18,7 @@ export interface ImageDeps {
   leases: Leases;
   store: ImageStore;
   platform: Platform;
+  faults: Faults;
   /** Blobs being fetched, by digest. */
   fetching: SingleFlight<void>;
 }
@@ -90,7 +92,8 @@ export async function assemble(deps: ImageDeps, assembly: Assembly): Promise<Ima
   for (const chainId of chain) leases.use(deps.leases.hold(chainId));
   await getLayers(deps, assembly, chain, config.diffIds, fetch);
   const blobs = [...new Set([...documents, manifest.config.digest, ...manifest.layers.map((l) => l.digest)])];
-  return deps.store.put({
+  await deps.faults.at('PullImage.record');
+  const image = deps.store.put({
     id: manifest.config.digest,
     size: blobs.reduce((sum, digest) => sum + (content.size(digest) ?? 0n), 0n),
     config: config.config,
@@ -98,6 +101,8 @@ export async function assemble(deps: ImageDeps, assembly: Assembly): Promise<Ima
     blobs,
     names: assembly.names,
   });
+  await deps.faults.at('PullImage.recorded');
+  return image;
 }
 
 /** All layers at once, within the bounds on fetching and unpacking; the first failure stops the others. */
@@ -129,6 +134,7 @@ async function getLayers(
         signal,
         onProgress: () => report({ ...progress, phase: 'unpack' }),
       });
+      await deps.faults.at('PullImage.layer');
       report({ ...progress, phase: 'done' });
     };
     tasks.push(
@@ -156,7 +162,7 @@ function isAbort(e: unknown): boolean {
 
 /** Stores one blob unless it is there. The digest is held. */
 export async function fetchBlob(
-  deps: Pick<ImageDeps, 'content' | 'fetching'>,
+  deps: Pick<ImageDeps, 'content' | 'fetching' | 'faults'>,
   source: BlobSource,
   descriptor: Descriptor,
   signal: AbortSignal,
@@ -175,6 +181,7 @@ export async function fetchBlob(
         { digest, size, limit: MAX_LAYER_BYTES },
         report,
       );
+      await deps.faults.at('PullImage.blob');
     }),
   );
 }

@@ -1,4 +1,5 @@
 import { BerthError } from '../errors.ts';
+import { type Faults, noFaults } from '../faults.ts';
 import type { Logger } from '../log.ts';
 import type { Database } from '../persist/database.ts';
 import { SingleFlight } from '../util/single-flight.ts';
@@ -22,6 +23,8 @@ import type { Image } from './types.ts';
 
 export interface ImagesOptions {
   db: Database;
+  /** Default: none. */
+  faults?: Faults;
   /** Folder of images, absolute; made when missing. */
   root: string;
   /** Folder of `<host>/hosts.toml`; need not exist. */
@@ -50,6 +53,7 @@ export class Images {
       leases: new Leases(),
       store: new ImageStore(db, pinnedMatcher(options.pinnedGlobs)),
       platform: options.platform ?? hostPlatform(),
+      faults: options.faults ?? noFaults,
       fetching: new SingleFlight(),
     };
     this.#pulls = new Pulls({ ...this.#deps, hostsDir: options.hostsDir });

@@ -114,6 +114,7 @@ async function pullOnce(
     const top = await get.byReference(reference);
     const name = formatReference(reference);
     const manifest = await get.manifest(top, name);
+    await deps.faults.at('PullImage.manifest');
     const tag = taggedName(reference);
     return await assemble(deps, {
       what: name,

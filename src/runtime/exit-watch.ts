@@ -1,7 +1,12 @@
-import { during, kindOf } from '../errors.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Poller } from '../sys/poller.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
+
+/** Between two tries to record an exit, milliseconds; doubled each time up to the second. */
+const RETRY_MS = 200;
+const MAX_RETRY_MS = 10_000;
 
 /**
  * Watches one process per object (a container's monitor, a sandbox's pause) and tells when its end has
@@ -19,20 +24,34 @@ export class ExitWatch {
   }
 
   /**
-   * Calls `onExit` once when the process has ended (at once if it has already) and keeps it as what
-   * {@link ended} waits for. A failing `onExit` is logged, and is for the next start or removal to repair.
+   * Calls `onExit` when the process has ended (at once if it has already), and keeps it as what
+   * {@link ended} waits for. While it fails it is called again: with a full disk an end cannot be recorded
+   * yet, but must not be forgotten.
    */
   watch(id: string, process: ProcessIdentity | undefined, onExit: () => Promise<void>): void {
     const gone = process === undefined ? Promise.resolve() : this.#poller.watchExit(process);
-    const handled = gone.then(onExit).catch((e: unknown) => {
-      // The daemon ends before the process does.
-      if (kindOf(e) === 'cancelled') return;
-      this.#log.error({ id, err: e }, 'an exit could not be recorded');
-      throw during('record the exit', e);
-    });
-    // Somebody may wait for it or nobody.
-    handled.catch(() => {});
-    this.#ended.set(id, handled);
+    this.#ended.set(
+      id,
+      gone.then(
+        () => this.#record(id, onExit),
+        // The daemon ends before the process does.
+        () => {},
+      ),
+    );
+  }
+
+  async #record(id: string, onExit: () => Promise<void>): Promise<void> {
+    for (let wait = RETRY_MS; ; wait = Math.min(2 * wait, MAX_RETRY_MS)) {
+      try {
+        return await onExit();
+      } catch (e: unknown) {
+        this.#log.error(
+          { id, reason: messageOf(e) },
+          'an exit could not be recorded; it will be tried again',
+        );
+      }
+      await delay(wait, undefined, { ref: false });
+    }
   }
 
   /** Resolves when the end of `id` has been dealt with; at once when it is not watched. */

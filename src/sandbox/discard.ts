@@ -15,14 +15,24 @@ import { failedAgain, type SandboxRecord } from './record.ts';
  */
 export async function discardSandbox(s: Services, id: string): Promise<void> {
   const sandbox = s.sandboxes.update(id, { phase: 'removing' });
-  const failures = await tearDown([
-    { what: 'containers', undo: () => discardContainersOf(s, id) },
+  await s.faults.at('RemovePodSandbox.recorded');
+  const failures = await tearDown(s.faults, [
+    { what: 'containers', point: 'RemovePodSandbox.containers', undo: () => discardContainersOf(s, id) },
     ...shutDownSteps(s, sandbox),
-    { what: 'cgroup', undo: () => s.cgroups.remove(sandbox.cgroup.path) },
-    { what: 'parent cgroups', undo: () => removeMadeCgroups(s, sandbox) },
-    { what: 'files', undo: () => rm(s.paths.sandbox(id).dir, { recursive: true, force: true }) },
+    { what: 'cgroup', point: 'RemovePodSandbox.cgroup', undo: () => s.cgroups.remove(sandbox.cgroup.path) },
+    {
+      what: 'parent cgroups',
+      point: 'RemovePodSandbox.parentCgroups',
+      undo: () => removeMadeCgroups(s, sandbox),
+    },
+    {
+      what: 'files',
+      point: 'RemovePodSandbox.files',
+      undo: () => rm(s.paths.sandbox(id).dir, { recursive: true, force: true }),
+    },
   ]);
   if (failures.length === 0) {
+    await s.faults.at('RemovePodSandbox.forget');
     s.exits.forget(id);
     s.sandboxes.delete(id);
     return;
@@ -40,6 +50,7 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
   return [
     {
       what: 'CNI network',
+      point: 'StopPodSandbox.network',
       undo: async () => {
         const attachment = s.sandboxes.require(id).attachment;
         if (attachment === undefined) return;
@@ -49,13 +60,14 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
     },
     {
       what: 'pause container',
+      point: 'StopPodSandbox.pause',
       undo: async () => {
         await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(10_000));
         await runtime?.delete(id);
       },
     },
-    { what: 'namespaces', undo: () => unpinNamespaces(paths.namespaces) },
-    { what: '/dev/shm', undo: () => void unmount(paths.shm, { lazy: true }) },
+    { what: 'namespaces', point: 'StopPodSandbox.namespaces', undo: () => unpinNamespaces(paths.namespaces) },
+    { what: '/dev/shm', point: 'StopPodSandbox.shm', undo: () => void unmount(paths.shm, { lazy: true }) },
   ];
 }
 

@@ -45,9 +45,14 @@ export async function runPodSandbox(
   const existing = [...s.sandboxes.values()].find(
     (r) => r.phase !== 'removing' && sandboxKey(r.config) === key,
   );
-  if (existing === undefined) return s.creating.run(key, () => create(s, runtime, config, runtimeHandler));
+  const running = s.creating.get(key);
+  // One that is being made by nobody could not even be put on the to-do list; it is due for removal.
+  const isAbandoned = existing?.phase === 'creating' && running === undefined;
+  if (existing === undefined || isAbandoned) {
+    return s.creating.run(key, () => create(s, runtime, config, runtimeHandler));
+  }
   refuseOther(existing, config, runtimeHandler);
-  return s.creating.get(key) ?? existing.id;
+  return running ?? existing.id;
 }
 
 /** @throws BerthError `alreadyExists` unless the sandbox, made or in the making, is the one asked for */
@@ -84,8 +89,10 @@ async function create(
     ips: [],
   });
   try {
+    await s.faults.at('RunPodSandbox.recorded');
     const attachment = await prepareNetwork(s, id, config);
     s.sandboxes.update(id, { attachment });
+    await s.faults.at('RunPodSandbox.prepared');
     const made = await make(s, runtime, id, config, cgroup, attachment);
     s.sandboxes.update(id, { ...made, ips: made.attachment?.ips ?? [], phase: 'live' });
   } catch (e: unknown) {
@@ -93,6 +100,7 @@ async function create(
     throw e;
   }
   watchPause(s, id);
+  await s.faults.at('RunPodSandbox.live');
   return id;
 }
 
@@ -133,6 +141,7 @@ async function make(
   const paths = s.paths.sandbox(id);
   const { network, ipc } = config.security.namespaces;
   await writeSandboxFiles(paths, config, network === 'node' ? nodeName() : config.hostname);
+  await s.faults.at('RunPodSandbox.files');
   const kinds: NamespaceKind[] = [
     ...(network === 'pod' ? (['net', 'uts'] as const) : []),
     ...(ipc === 'pod' ? (['ipc'] as const) : []),
@@ -142,15 +151,23 @@ async function make(
       if (network === 'pod' && config.hostname !== '') setHostname(config.hostname);
     });
   }
+  await s.faults.at('RunPodSandbox.namespaces');
   // Both are waited for: undoing a failed one while the other still works would leave its result.
   const [networked, paused] = await Promise.allSettled([
-    attachment === undefined ? undefined : s.cni.add(attachment),
+    addNetwork(s, attachment),
     startPause(s, runtime, id, config, cgroup, kinds),
   ]);
   if (networked.status === 'rejected') throw during('network', networked.reason);
   if (paused.status === 'rejected') throw during('pause container', paused.reason);
   await writeHosts(paths.hosts, config, networked.value?.ips ?? []);
+  await s.faults.at('RunPodSandbox.hosts');
   return { attachment: networked.value, pause: paused.value };
+}
+
+async function addNetwork(s: Services, attachment: Attachment | undefined): Promise<Attachment | undefined> {
+  const added = attachment === undefined ? undefined : await s.cni.add(attachment);
+  await s.faults.at('RunPodSandbox.network');
+  return added;
 }
 
 async function startPause(
@@ -180,6 +197,7 @@ async function startPause(
   });
   await writeFile(join(paths.dir, 'config.json'), stringifyOci(spec));
   const pid = await runtime.run(id, paths.dir, paths.pidFile);
+  await s.faults.at('RunPodSandbox.pause');
   const identity = identify(pid);
   if (identity === undefined) throw new BerthError('internal', 'ended as soon as it had started');
   return identity;

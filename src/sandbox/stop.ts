@@ -22,12 +22,14 @@ export async function stopPodSandbox(s: Services, id: string): Promise<void> {
       ? [`container ${containers[i]?.config.metadata.name}: ${stop.reason.message}`]
       : [],
   );
+  await s.faults.at('StopPodSandbox.containers');
   const failures = await s.locks.run(id, async () => {
     const sandbox = s.sandboxes.get(id);
     if (sandbox?.phase !== 'live') return [];
     // Before the pause ends, or its watcher would report a sandbox that died by itself.
     if (sandbox.stoppedAt === undefined) s.sandboxes.update(id, { stoppedAt: nowNs() });
-    return tearDown(shutDownSteps(s, sandbox));
+    await s.faults.at('StopPodSandbox.recorded');
+    return tearDown(s.faults, shutDownSteps(s, sandbox));
   });
   const problems = [...stuck, ...failures];
   if (problems.length > 0)

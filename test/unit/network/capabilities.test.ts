@@ -104,6 +104,7 @@ describe('the stdin and environment of a plugin', () => {
     expect(env).toEqual({
       PATH: expect.stringMatching(/^\/usr\/bin:.*\/usr\/sbin/),
       HOME: '/root',
+      BERTH_OBJECT: 'c',
       CNI_COMMAND: 'DEL',
       CNI_CONTAINERID: 'c',
       CNI_NETNS: '',

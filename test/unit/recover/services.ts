@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { vi } from 'vitest';
 import type { ContainerRecord } from '../../../src/container/record.ts';
+import { noFaults } from '../../../src/faults.ts';
 import { Paths } from '../../../src/paths.ts';
 import { Database } from '../../../src/persist/database.ts';
 import { RecordStore } from '../../../src/persist/record-store.ts';
@@ -46,6 +47,7 @@ export function fakeServices() {
   const s = partial<Services>('services', {
     paths,
     bootId: 'this boot',
+    faults: noFaults,
     log: Object.fromEntries(['debug', 'info', 'warn', 'error'].map((level) => [level, logAt(level)])),
     sandboxes: new RecordStore<SandboxRecord>(db, 'sandboxes', 'sandbox'),
     containers: new RecordStore<ContainerRecord>(db, 'containers', 'container', {

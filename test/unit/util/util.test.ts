@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
 import { BerthError, during, invalid, isErrno, kindOf, messageOf, notFound } from '../../../src/errors.ts';
+import { noFaults } from '../../../src/faults.ts';
 import { newId } from '../../../src/id.ts';
 import { MAX_TIMER_MS, orAborted } from '../../../src/util/abort.ts';
 import { KeyedMutex } from '../../../src/util/keyed-mutex.ts';
@@ -159,21 +160,23 @@ describe('SingleFlight', () => {
 
 describe('tearDown', () => {
   it('takes every step in order, also after failures, and names these', async () => {
+    const point = 'StopPodSandbox.network';
     const done: string[] = [];
-    const failures = await tearDown([
-      { what: 'network', undo: async () => Promise.reject(new Error('busy')) },
+    const failures = await tearDown(noFaults, [
+      { what: 'network', point, undo: async () => Promise.reject(new Error('busy')) },
       {
         what: 'mount',
+        point,
         undo: () => {
           throw new Error('gone');
         },
       },
-      { what: 'files', undo: () => void done.push('files') },
-      { what: 'cgroup', undo: async () => void done.push('cgroup') },
+      { what: 'files', point, undo: () => void done.push('files') },
+      { what: 'cgroup', point, undo: async () => void done.push('cgroup') },
     ]);
     expect(failures).toEqual(['network: busy', 'mount: gone']);
     expect(done).toEqual(['files', 'cgroup']);
-    expect(await tearDown([])).toEqual([]);
+    expect(await tearDown(noFaults, [])).toEqual([]);
   });
 });
 
