@@ -1,5 +1,6 @@
 import { Client } from '../../src/cli/client.ts';
 import { BUSYBOX } from '../support/busybox.ts';
+import { until } from '../support/pods.ts';
 import type { Account } from './account.ts';
 import { BENCH_LABEL, type LivePod } from './pods.ts';
 
@@ -102,7 +103,11 @@ export class Subject {
     if (!this.#runs()) await this.#daemon.start?.();
     const client = this.#connect(new AbortController().signal);
     try {
-      const { items } = await client.runtime('ListPodSandbox', { filter: { label_selector: BENCH_LABEL } });
+      const request = { filter: { label_selector: BENCH_LABEL } };
+      // One that has just been started may refuse while it recovers.
+      const { items } = await until('the pods are listed', () =>
+        client.runtime('ListPodSandbox', request).catch(() => undefined),
+      );
       for (const { id } of items) {
         await client.runtime('StopPodSandbox', { pod_sandbox_id: id });
         await client.runtime('RemovePodSandbox', { pod_sandbox_id: id });

@@ -4,17 +4,20 @@ import { closeSync, openSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Client } from '../../src/cli/client.ts';
 import { BUSYBOX, busyboxArchive } from './busybox.ts';
 import { writeBridgeNetwork } from './cni.ts';
 import { commandLines, removeCgroups } from './host.ts';
+import { until } from './pods.ts';
 import { accepting } from './socket.ts';
 
 const exec = promisify(execFile);
 
 const PAUSE = 'localhost/berth-test/pause:1';
 const START_MS = 20_000;
+const SETTLE_MS = 5_000;
 
 /**
  * Debian's containerd with directories of its own, in a network and a mount namespace that a holder keeps
@@ -84,7 +87,8 @@ export class Containerd {
     await accepting(this.#socket, this.#process, START_MS);
     const client = new Client({ endpoint: this.endpoint, signal: AbortSignal.timeout(START_MS) });
     try {
-      await client.runtime('Version', {});
+      // It refuses even this while it recovers.
+      await until('containerd answers', () => client.runtime('Version', {}).catch(() => undefined), START_MS);
     } finally {
       client.close();
     }
@@ -109,16 +113,23 @@ export class Containerd {
    */
   async close(): Promise<string[]> {
     await this.stop();
-    const left: string[] = [];
-    for (const [pid, line] of await commandLines()) {
-      if (!line.includes(`${this.directory}/`)) continue;
-      left.push(`process ${pid}: ${line}`);
-      process.kill(pid, 'SIGKILL');
-    }
+    const left = await this.#killShims();
     await end(this.#holder, 'SIGKILL');
     left.push(...(await removeCgroups(this.cgroupParent)));
     await rm(this.directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     return left;
+  }
+
+  /** Shims end by themselves a moment after their pods. */
+  async #killShims(): Promise<string[]> {
+    const shims = async () =>
+      [...(await commandLines())].filter(([, line]) => line.includes(`${this.directory}/`));
+    for (const since = Date.now(); (await shims()).length > 0 && Date.now() - since < SETTLE_MS; ) {
+      await delay(50);
+    }
+    const left = await shims();
+    for (const [pid] of left) process.kill(pid, 'SIGKILL');
+    return left.map(([pid, line]) => `process ${pid}: ${line}`);
   }
 
   async #prepare(): Promise<void> {
