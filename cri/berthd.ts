@@ -40,7 +40,12 @@ async function run(configFile: string | undefined): Promise<void> {
   const notifier = new ServiceNotifier(process.env);
   try {
     const node = await startNode(config, log);
-    const server = await serve(node.services, node.recovered, config.listen);
+    const server = await serve(node.services, node.recovered, config.listen).catch(async (e: unknown) => {
+      // What it has mounted must not outlive it.
+      await node.recovered;
+      await node.close();
+      throw e;
+    });
     notifier.ready();
     log.info(
       { listen: config.listen, root: config.root, state: config.state, version: BERTH_VERSION },
