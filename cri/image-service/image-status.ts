@@ -2,6 +2,8 @@ import type { ImageStatusRequest__Output } from '../../proto/gen/runtime/v1/Imag
 import type { ImageStatusResponse } from '../../proto/gen/runtime/v1/ImageStatusResponse.ts';
 import { invalid } from '../../src/errors.ts';
 import type { Services } from '../../src/services.ts';
+import { parseOci } from '../../src/spec/json.ts';
+import { verboseInfo } from '../info.ts';
 import { toImage } from '../mapping/image.ts';
 
 /** ImageStatus. */
@@ -17,12 +19,11 @@ export async function imageStatus(
   return {
     image: toImage(image),
     info: request.verbose
-      ? {
-          info: JSON.stringify({
-            chainIDs: image.chainIds,
-            imageSpec: JSON.parse(await s.images.rawConfig(image)),
-          }),
-        }
+      ? verboseInfo({
+          chainID: image.chainIds.at(-1) ?? '',
+          chainIDs: image.chainIds,
+          imageSpec: parseOci(await s.images.rawConfig(image)),
+        })
       : {},
   };
 }

@@ -21,6 +21,7 @@ import {
   fromRunAs,
   fromSelinux,
   pick,
+  toIdMapping,
 } from './security.ts';
 
 // A byte order mark belongs to the value: the decoder's default would drop it.
@@ -66,7 +67,8 @@ function fromStopSignal(signal: ProtoSignal | number): { stopSignal?: string } {
   return { stopSignal: signal.replace('PLUS', '+').replace('MINUS', '-') };
 }
 
-function toStopSignal(signal: string): ProtoSignal {
+/** As the protocol spells it. */
+export function toStopSignal(signal: string): ProtoSignal {
   return signal.replace('+', 'PLUS').replace('-', 'MINUS') as ProtoSignal;
 }
 
@@ -153,7 +155,7 @@ export function toState(container: ContainerRecord): (typeof states)[keyof typeo
   return states[containerState(container)];
 }
 
-function toImageSpec(spec: ImageSpec) {
+export function toImageSpec(spec: ImageSpec) {
   return {
     image: spec.image,
     user_specified_image: spec.userSpecifiedImage,
@@ -214,14 +216,13 @@ export function toContainerStatus(c: ContainerRecord): ContainerStatus {
   };
 }
 
-function toMount(m: DomainMount, imageId: string | undefined): Mount {
+/** `imageId` is the id of the image that the mount shows, if it shows one. */
+export function toMount(m: DomainMount, imageId: string | undefined): Mount {
   const propagation = {
     private: 'PROPAGATION_PRIVATE',
     hostToContainer: 'PROPAGATION_HOST_TO_CONTAINER',
     bidirectional: 'PROPAGATION_BIDIRECTIONAL',
   } as const;
-  const ids = (mappings: DomainMount['uidMappings']) =>
-    mappings.map((i) => ({ host_id: i.hostId, container_id: i.containerId, length: i.length }));
   return {
     container_path: m.containerPath,
     host_path: m.hostPath,
@@ -229,8 +230,8 @@ function toMount(m: DomainMount, imageId: string | undefined): Mount {
     recursive_read_only: m.recursiveReadOnly,
     selinux_relabel: m.selinuxRelabel,
     propagation: propagation[m.propagation],
-    uidMappings: ids(m.uidMappings),
-    gidMappings: ids(m.gidMappings),
+    uidMappings: m.uidMappings.map(toIdMapping),
+    gidMappings: m.gidMappings.map(toIdMapping),
     ...(m.image === undefined ? {} : { image: { ...toImageSpec(m.image), image_ref: imageId ?? '' } }),
     image_sub_path: m.imageSubPath,
   };

@@ -3,7 +3,12 @@ import type { NamespaceOption, NamespaceOption__Output } from '../../proto/gen/r
 import type { SELinuxOption__Output } from '../../proto/gen/runtime/v1/SELinuxOption.ts';
 import type { SecurityProfile__Output } from '../../proto/gen/runtime/v1/SecurityProfile.ts';
 import { invalid } from '../../src/errors.ts';
-import type { NamespaceOptions, SecurityProfile, SelinuxOptions } from '../../src/sandbox/config.ts';
+import type {
+  IdMapping,
+  NamespaceOptions,
+  SecurityProfile,
+  SelinuxOptions,
+} from '../../src/sandbox/config.ts';
 
 /** Namespace modes; an absent message is CRI's default, the pod's namespaces. */
 export function fromNamespaces(o: NamespaceOption__Output | null, field: string): NamespaceOptions {
@@ -31,7 +36,20 @@ export function toNamespaces(o: NamespaceOptions): NamespaceOption {
     pid: ({ pod: 'POD', container: 'CONTAINER', node: 'NODE', target: 'TARGET' } as const)[o.pid],
     ipc: o.ipc === 'pod' ? 'POD' : 'NODE',
     target_id: o.targetId,
+    ...(o.user.uids.length + o.user.gids.length === 0
+      ? {}
+      : {
+          userns_options: {
+            mode: o.user.mode === 'pod' ? 'POD' : 'NODE',
+            uids: o.user.uids.map(toIdMapping),
+            gids: o.user.gids.map(toIdMapping),
+          },
+        }),
   };
+}
+
+export function toIdMapping(m: IdMapping) {
+  return { host_id: m.hostId, container_id: m.containerId, length: m.length };
 }
 
 export function fromIdMapping(m: { host_id: number; container_id: number; length: number }) {

@@ -1,8 +1,11 @@
 import type { ContainerStatusRequest__Output } from '../../proto/gen/runtime/v1/ContainerStatusRequest.ts';
 import type { ContainerStatusResponse } from '../../proto/gen/runtime/v1/ContainerStatusResponse.ts';
+import type { ContainerRecord } from '../../src/container/record.ts';
 import { live } from '../../src/container/start.ts';
 import type { Services } from '../../src/services.ts';
 import { requireId } from '../ids.ts';
+import { readSpec, runtimeInfo, verboseInfo } from '../info.ts';
+import { toContainerConfig } from '../mapping/config.ts';
 import { toContainerStatus } from '../mapping/container.ts';
 
 /** ContainerStatus. */
@@ -13,16 +16,24 @@ export async function containerStatus(
   const container = live(s, requireId(request.container_id, 'container_id'));
   return {
     status: toContainerStatus(container),
-    info: request.verbose
-      ? {
-          info: JSON.stringify({
-            sandboxID: container.sandboxId,
-            pid: container.init?.pid ?? 0,
-            conmonPid: container.conmon?.pid ?? 0,
-            bundle: s.paths.container(container.id).bundle,
-            cgroup: container.cgroup.path,
-          }),
-        }
-      : {},
+    info: request.verbose ? await info(s, container) : {},
   };
+}
+
+async function info(s: Services, c: ContainerRecord): Promise<Record<string, string>> {
+  const paths = s.paths.container(c.id);
+  const running = c.exit === undefined;
+  return verboseInfo({
+    sandboxID: c.sandboxId,
+    pid: running ? (c.init?.pid ?? 0) : 0,
+    conmonPid: running ? (c.conmon?.pid ?? 0) : 0,
+    snapshotKey: c.id,
+    snapshotter: 'overlayfs',
+    ...runtimeInfo(s, s.sandboxes.get(c.sandboxId)?.runtimeHandler ?? ''),
+    bundle: paths.bundle,
+    cgroup: c.cgroup.path,
+    createError: c.createError,
+    config: toContainerConfig(c.config),
+    runtimeSpec: await readSpec(paths.spec),
+  });
 }

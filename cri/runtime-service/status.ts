@@ -20,7 +20,8 @@ export async function status(s: Services, request: StatusRequest__Output): Promi
     info: request.verbose
       ? {
           config: JSON.stringify(s.config),
-          node: process.version,
+          node: JSON.stringify(process.version),
+          lastCNILoadStatus: JSON.stringify(network.ready ? 'OK' : network.message),
           cgroups: JSON.stringify({ mode: s.cgroups.mode, driver: s.cgroupDriver }),
         }
       : {},
