@@ -106,23 +106,30 @@ describe('parseSync', () => {
     expect(parse).toThrow(expect.objectContaining({ kind: 'internal', message }));
   });
 
-  it.each(['{"data": 12', 'conmon: oops', 'null', '7', '[]', '{}', '{"data":1.5}', '{"data":"7"}', `x${'y'.repeat(5000)}`])(
-    '%j is no answer, which is not the OCI runtime’s fault',
-    (line) => {
-      let thrown: unknown;
-      try {
-        parseSync(line);
-      } catch (e: unknown) {
-        thrown = e;
-      }
-      expect(thrown).toMatchObject({
-        kind: 'internal',
-        message: expect.stringMatching(/^conmon answered "/),
-      });
-      expect(thrown).not.toBeInstanceOf(RuntimeCreateError);
-      expect((thrown as Error).message.length).toBeLessThan(300);
-    },
-  );
+  it.each([
+    '{"data": 12',
+    'conmon: oops',
+    'null',
+    '7',
+    '[]',
+    '{}',
+    '{"data":1.5}',
+    '{"data":"7"}',
+    `x${'y'.repeat(5000)}`,
+  ])('%j is no answer, which is not the OCI runtime’s fault', (line) => {
+    let thrown: unknown;
+    try {
+      parseSync(line);
+    } catch (e: unknown) {
+      thrown = e;
+    }
+    expect(thrown).toMatchObject({
+      kind: 'internal',
+      message: expect.stringMatching(/^conmon answered "/),
+    });
+    expect(thrown).not.toBeInstanceOf(RuntimeCreateError);
+    expect((thrown as Error).message.length).toBeLessThan(300);
+  });
 });
 
 describe('runtimeMessage', () => {
