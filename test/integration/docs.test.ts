@@ -43,7 +43,7 @@ done
 [ "$unit" = berthd ] && unit=berth
 start() {
   command=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/berth.service)
-  setsid $command >> /var/log/berth.json 2>&1 &
+  setsid $command >> /tmp/berth.json 2>&1 &
   echo $! > /run/berth.pid
   for _ in $(seq 200); do
     [ -S /run/berth/berth.sock ] && return
@@ -73,7 +73,7 @@ case $verb in
 esac
 `;
 const JOURNALCTL = `#!/bin/sh
-cat /var/log/berth.json
+cat /tmp/berth.json
 `;
 
 /**
@@ -170,7 +170,7 @@ describe('every command of the documents does what they say', async () => {
       const script = all.map(({ block }) => `echo '${MARK} ${block.line}'\n${block.text}`).join('\n');
       const cwd = BARE.includes(name) ? ROOT : '/root';
       const { code, output } = await host.run(`set -euo pipefail\n${script}`, { cwd, timeoutMs: 100_000 });
-      const log = await readFile(path.join(host.tmp, 'berth/log'), 'utf8').catch(() => '');
+      const log = await readFile(path.join(host.tmp, 'berth.json'), 'utf8').catch(() => '');
       expect(code, `${name}: a command failed\n${output}\n${log}`).toBe(0);
       const parts = output.split(new RegExp(`^${MARK} `, 'm')).slice(1);
       expect(parts).toHaveLength(all.length);
