@@ -17,7 +17,10 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE'] as const;
 
 const LONGEST_LINE = 300;
 
-process.exitCode = await main();
+process.exitCode = await main().catch((e: unknown) => {
+  process.stderr.write(`demo: failed: ${messageOf(e)}\n`);
+  return 1;
+});
 
 async function main(): Promise<number> {
   const begin = Date.now();
