@@ -16,7 +16,7 @@ const BERTH = path.resolve(import.meta.dirname, '../../bin/berth');
 const IMAGE = 'localhost/busybox:1';
 const POD_YAML = path.join(import.meta.dirname, 'pod.yaml');
 const CONTAINERS = ['web', 'client'] as const;
-const WAIT_MS = 20_000;
+const WAIT_MS = 60_000;
 
 const podInspection = z.object({ status: z.object({ network: z.object({ ip: z.string().min(1) }) }) });
 const containerInspection = z.object({
