@@ -38,14 +38,16 @@ export async function readDocument(name: string): Promise<Document> {
 
 function parseBlocks(text: string): Block[] {
   const blocks: Block[] = [];
-  let open: { language: string; info: string; line: number; lines: string[] } | undefined;
+  let open: { indent: string; language: string; info: string; line: number; lines: string[] } | undefined;
   for (const [index, line] of text.split('\n').entries()) {
-    const fence = /^```\s*(\S*)\s*(.*)$/.exec(line);
-    if (fence === null) open?.lines.push(line);
-    else if (open === undefined)
-      open = { language: fence[1] ?? '', info: fence[2] ?? '', line: index + 1, lines: [] };
-    else {
-      blocks.push({ ...open, text: `${open.lines.join('\n')}\n` });
+    const fence = /^( *)```(\S*)\s*(.*)$/.exec(line);
+    if (fence === null) open?.lines.push(line.startsWith(open.indent) ? line.slice(open.indent.length) : line);
+    else if (open === undefined) {
+      const [, indent = '', language = '', info = ''] = fence;
+      open = { indent, language, info, line: index + 1, lines: [] };
+    } else {
+      const { language, info, line: start, lines } = open;
+      blocks.push({ language, info, line: start, text: `${lines.join('\n')}\n` });
       open = undefined;
     }
   }
