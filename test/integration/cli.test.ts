@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,40 +8,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { NodeHandlers } from '../../proto/gen/berth/v1/Node.ts';
 import { loadProtos } from '../../proto/load.ts';
 import { BUSYBOX } from '../support/busybox.ts';
+import { MAIN, start } from '../support/cli.ts';
 import { Containerd } from '../support/containerd.ts';
-
-const MAIN = path.resolve(import.meta.dirname, '../../src/cli/main.ts');
-
-interface Result {
-  code: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-interface Running extends Promise<Result> {
-  process: ChildProcess;
-  /** What it wrote to stdout so far holds this. */
-  shows(text: string): Promise<void>;
-}
-
-/** Starts the real program as its own process. */
-function start(endpoint: string, args: string[], input = '', command = [process.execPath, MAIN]): Running {
-  const [program = '', ...rest] = [...command, ...args];
-  const child = spawn(program, rest, { env: { ...process.env, BERTH_ENDPOINT: endpoint }, stdio: 'pipe' });
-  child.stdin.on('error', () => undefined).end(input);
-  const out = { stdout: '', stderr: '' };
-  for (const name of ['stdout', 'stderr'] as const) {
-    child[name].setEncoding('utf8').on('data', (text: string) => (out[name] += text));
-  }
-  const result = once(child, 'close').then(([code]): Result => ({ code: code as number | null, ...out }));
-  return Object.assign(result, {
-    process: child,
-    shows: async (text: string) => {
-      while (!out.stdout.includes(text) && child.exitCode === null) await once(child.stdout, 'data');
-      expect(out.stdout).toContain(text);
-    },
-  });
-}
 
 const POD = `
 apiVersion: v1
