@@ -57,6 +57,7 @@ export interface ExecProcess {
 export function checkExec(s: Services, id: string, command: string[]): void {
   const container = live(s, id);
   if (command.length === 0) throw invalid('cmd', 'must name a command');
+  if (command.some((arg) => arg.includes('\0'))) throw invalid('cmd', 'must not contain NUL bytes');
   const state = containerState(container);
   if (state !== 'running') throw new BerthError('precondition', `the container is ${state}, not running`);
 }

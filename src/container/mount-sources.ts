@@ -1,4 +1,4 @@
-import { BerthError, during, invalid } from '../errors.ts';
+import { BerthError, during, invalid, kindOf, messageOf } from '../errors.ts';
 import { run, runOk } from '../sys/exec.ts';
 import type { Mount } from './config.ts';
 
@@ -11,7 +11,7 @@ const SOURCE_TIMEOUT_MS = 20_000;
  * The paths are the user's, and one may lie on a mount that hangs: they are looked at by a program that
  * can be killed, never by this process, whose four file-system threads such paths would use up.
  *
- * @throws BerthError `deadline` naming the mounts when they do not answer
+ * @throws BerthError `deadline` naming the mounts when they do not answer, `invalid` when one cannot be made
  */
 export async function makeMountSources(mounts: readonly Mount[]): Promise<void> {
   const sources = [...new Set(mounts.filter((m) => m.image === undefined).map((m) => m.hostPath))];
@@ -25,10 +25,16 @@ export async function makeMountSources(mounts: readonly Mount[]): Promise<void> 
   try {
     const { stdout } = await run(['stat', '-L', '--printf', '%n\\0', '--', ...sources], limits);
     const present = new Set(stdout.toString().split('\0'));
-    const missing = sources.filter((source) => !present.has(source));
-    if (missing.length > 0) await runOk(['mkdir', '-p', '--', ...missing], limits);
+    for (const [index, { image, hostPath }] of mounts.entries()) {
+      if (image !== undefined || present.has(hostPath)) continue;
+      await runOk(['mkdir', '-p', '--', hostPath], limits).catch((e: unknown) => {
+        throw kindOf(e) === 'deadline' ? e : invalid(`config.mounts[${index}].host_path`, messageOf(e));
+      });
+      present.add(hostPath);
+    }
   } catch (e: unknown) {
-    if (e instanceof BerthError && e.kind === 'deadline') {
+    if (kindOf(e) === 'invalid') throw e;
+    if (kindOf(e) === 'deadline') {
       throw new BerthError('deadline', `mount sources do not answer: ${sources.join(', ')}`, { cause: e });
     }
     throw during('mount sources', e);
