@@ -4,13 +4,15 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
 import { cgroupDirs, commandLines } from '../support/host.ts';
 import { type Owner, traces } from '../support/leaks.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 const NODE = path.join(ROOT, 'node_modules/.bin/node');
 const DEMO = path.join(ROOT, 'test/demo/demo.ts');
+const REACH_MS = 90_000;
 const NO_TRACES = { processes: [], mounts: [], links: [], leases: [], cgroups: [], files: [] };
 
 /** A demo that was started; what it prints is collected as it comes. */
@@ -43,7 +45,11 @@ class Run {
   }
 
   async reaches(text: string): Promise<void> {
-    await vi.waitFor(() => expect(this.stdout).toContain(text), { timeout: 30_000, interval: 10 });
+    for (const since = Date.now(); !this.stdout.includes(text); await delay(10)) {
+      const ended = this.process.exitCode ?? this.process.signalCode;
+      if (ended === null && Date.now() - since < REACH_MS) continue;
+      throw new Error(`${ended ?? 'slow'}: no "${text}" in\n${this.stdout}${this.stderr}`);
+    }
   }
 
   /** By what the things of this demo are told from others', from its own output. */
@@ -77,7 +83,7 @@ afterEach(async () => {
   }
 });
 
-describe('npm run demo', () => {
+describe('npm run demo', { timeout: 180_000 }, () => {
   it('shows a pod of two containers and leaves nothing, also twice at once', async () => {
     const both = [demo(), demo()];
     for (const run of both) {

@@ -15,8 +15,8 @@ import { leftovers } from './leaks.ts';
 import { accepting } from './socket.ts';
 
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/berthd');
-/** Longer than any machine takes; one that is emulated on two busy cores has taken 25 s. */
-const START_MS = 60_000;
+/** An emulated machine on two busy cores has taken more than 20 s. */
+const START_MS = 45_000;
 
 /** How a test's berthd differs from the usual. */
 export interface BerthdOptions {
