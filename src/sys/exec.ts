@@ -1,6 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import { BerthError, isErrno } from '../errors.ts';
+import { type Child, type ChildStdio, type ExitStatus, spawnChild } from './spawn.ts';
 
 /** A longer delay makes setTimeout fire after 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -44,24 +45,24 @@ export interface RunResult {
  * Runs a program to its end and answers how it ended, whatever the code. It leads a process group of its
  * own; on abort, deadline or too much output the whole group gets SIGKILL and is waited for.
  *
- * @throws Node's system error when it cannot be started (ENOENT, EACCES, ETXTBSY); the signal's reason;
+ * @throws SyscallError when it cannot be started (ENOENT, EACCES, ETXTBSY); the signal's reason;
  *   BerthError `deadline`; BerthError `exhausted` past `maxOutput`
  */
 export async function run(argv: readonly [string, ...string[]], options: RunOptions): Promise<RunResult> {
   const [program, ...args] = argv;
   const { signal } = options;
   signal?.throwIfAborted();
-  const child = spawn(program, args, {
+  const child = spawnChild(program, args, {
     cwd: options.cwd,
     env: options.env ?? inheritedEnvironment(),
-    detached: true,
     stdio: [
-      options.input === undefined ? (options.stdin ?? 'ignore') : 'pipe',
-      options.stdout ?? 'pipe',
-      options.stderr ?? 'pipe',
+      options.input === undefined ? (options.stdin ?? 'ignore') : 'in',
+      outputStdio(options.stdout),
+      outputStdio(options.stderr),
       ...(options.extraFds ?? []),
     ],
   });
+  const [stdinPipe, stdoutPipe, stderrPipe] = child.pipes;
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   const abort = (): void => fail(signal?.reason);
   const deadline = setTimeout(
@@ -69,14 +70,14 @@ export async function run(argv: readonly [string, ...string[]], options: RunOpti
     Math.min(options.timeoutMs, MAX_TIMER_MS),
   );
   signal?.addEventListener('abort', abort, { once: true });
-  const stdout = collect(child.stdout, options.maxOutput, () =>
+  const stdout = collect(stdoutPipe, options.maxOutput, () =>
     fail(new BerthError('exhausted', `${program}: more than ${options.maxOutput} bytes of output`)),
   );
-  const stderr = collectTail(child.stderr, options.maxOutput);
+  const stderr = collectTail(stderrPipe, options.maxOutput);
   const ended = waitForEnd(child);
   // A program need not read its input: EPIPE is its choice, and its exit code tells.
-  child.stdin?.on('error', () => {});
-  child.stdin?.end(options.input);
+  stdinPipe?.on('error', () => {});
+  if (options.input !== undefined) stdinPipe?.end(options.input);
   try {
     const status = await Promise.race([ended, failed]);
     return { ...status, stdout: stdout(), stderr: stderr() };
@@ -116,31 +117,28 @@ export function inheritedEnvironment(): Record<string, string | undefined> {
   return env;
 }
 
-type ExitStatus = Pick<RunResult, 'code' | 'signal'>;
-
-/** Settles when the process has ended and its output is read, or a grandchild keeps that open too long. */
-function waitForEnd(child: ChildProcess): Promise<ExitStatus> {
-  const { promise, resolve, reject } = Promise.withResolvers<ExitStatus>();
-  child.once('error', reject);
-  child.once('close', (code, signal) => resolve({ code, signal }));
-  child.once('exit', (code, signal) => {
-    const drained = setTimeout(() => {
-      // One more turn of the loop: after a long one, timers run before what is readable.
-      setImmediate(() => {
-        child.stdout?.destroy();
-        child.stderr?.destroy();
-        child.stdin?.destroy();
-        resolve({ code, signal });
-      });
-    }, DRAIN_MS);
-    child.once('close', () => clearTimeout(drained));
-  });
-  return promise;
+function outputStdio(stdio: Stdio = 'pipe'): ChildStdio {
+  return stdio === 'pipe' ? 'out' : stdio;
 }
 
-async function killGroup(child: ChildProcess, ended: Promise<ExitStatus>): Promise<void> {
-  // Without a pid it never started. The group's number is ours while its leader is not reaped.
-  if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
+/** Settles when the process has ended and its output is read, or a grandchild keeps that open too long. */
+async function waitForEnd({ exited, pipes: [stdin, ...outputs] }: Child): Promise<ExitStatus> {
+  const read = Promise.all(
+    outputs.map((pipe) => pipe && finished(pipe, { writable: false }).catch(() => {})),
+  );
+  const status = await exited;
+  const { promise: drained, resolve } = Promise.withResolvers<void>();
+  // One more turn of the loop: after a long one, timers run before what is readable.
+  const timer = setTimeout(() => setImmediate(resolve), DRAIN_MS);
+  await Promise.race([read, drained]);
+  clearTimeout(timer);
+  for (const pipe of [stdin, ...outputs]) pipe?.destroy();
+  return status;
+}
+
+async function killGroup(child: Child, ended: Promise<ExitStatus>): Promise<void> {
+  // The group's number is ours while its leader is not reaped.
+  if (!child.reaped) {
     try {
       process.kill(-child.pid, 'SIGKILL');
     } catch (e: unknown) {
@@ -149,11 +147,11 @@ async function killGroup(child: ChildProcess, ended: Promise<ExitStatus>): Promi
   }
   const { promise: patience, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, KILL_WAIT_MS);
-  await Promise.race([ended.catch(() => {}), patience]);
+  await Promise.race([ended, patience]);
   clearTimeout(timer);
 }
 
-function collect(stream: Readable | null, limit: number, exceeded: () => void): () => Buffer {
+function collect(stream: Readable | undefined, limit: number, exceeded: () => void): () => Buffer {
   const chunks: Buffer[] = [];
   let size = 0;
   stream?.on('data', (chunk: Buffer) => {
@@ -164,7 +162,7 @@ function collect(stream: Readable | null, limit: number, exceeded: () => void): 
   return () => Buffer.concat(chunks);
 }
 
-function collectTail(stream: Readable | null, limit: number): () => Buffer {
+function collectTail(stream: Readable | undefined, limit: number): () => Buffer {
   let tail: Buffer[] = [];
   let size = 0;
   const joined = (): Buffer => {

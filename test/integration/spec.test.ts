@@ -189,6 +189,9 @@ afterAll(async () => {
 
 describe('the pause container', () => {
   it('sleeps in the pinned namespaces without any right', async () => {
+    // `runc run --detach` returns a moment before its child becomes the program.
+    const comm = () => readFile(`/proc/${pausePid}/comm`, 'utf8');
+    await expect.poll(comm).not.toContain('runc');
     const status = facts((await readFile(`/proc/${pausePid}/status`, 'utf8')).replaceAll(':\t', '='));
     const none = '0000000000000000';
     expect(status).toMatchObject({ CapPrm: none, CapEff: none, CapBnd: none, CapInh: none, CapAmb: none });

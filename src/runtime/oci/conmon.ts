@@ -1,12 +1,11 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { open, readFile, stat } from 'node:fs/promises';
-import type { Readable, Writable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, isErrno } from '../../errors.ts';
 import type { ContainerPaths } from '../../paths.ts';
 import { helperMark } from '../../sys/helpers.ts';
+import { spawnChild } from '../../sys/spawn.ts';
 import { type OciRuntime, RUNTIME_TIMEOUT_MS, readPidFile, runtimeMessage } from './runtime.ts';
 
 /** What conmon needs to know to create one container. */
@@ -41,6 +40,7 @@ export class RuntimeCreateError extends BerthError {
   }
 }
 
+const STDERR_FD = 2;
 const SYNC_PIPE_FD = 3;
 const START_PIPE_FD = 4;
 // conmon answers with one JSON line; runc's message in it is cut by conmon at 8 KiB.
@@ -57,8 +57,8 @@ const MAX_SYNC_BYTES = 64 * 1024;
  * @throws RuntimeCreateError when the runtime refused; BerthError otherwise. Nothing of conmon is left.
  */
 export async function createWithConmon(options: ConmonOptions): Promise<Started> {
-  const child = spawn(options.conmon, conmonArgs(options), {
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
+  const child = spawnChild(options.conmon, conmonArgs(options), {
+    stdio: ['ignore', 'ignore', 'out', 'out', 'in'],
     cwd: options.paths.bundle,
     env: {
       PATH: process.env.PATH,
@@ -66,21 +66,18 @@ export async function createWithConmon(options: ConmonOptions): Promise<Started>
       _OCI_SYNCPIPE: String(SYNC_PIPE_FD),
       _OCI_STARTPIPE: String(START_PIPE_FD),
     },
-    detached: true,
   });
-  const sync = child.stdio[SYNC_PIPE_FD] as Readable;
-  const start = child.stdio[START_PIPE_FD] as Writable;
-  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  const { [STDERR_FD]: errors, [SYNC_PIPE_FD]: sync, [START_PIPE_FD]: start } = child.pipes;
   const timeout = AbortSignal.timeout(RUNTIME_TIMEOUT_MS);
   const kill = () => killConmon(child.pid, options.paths.conmonPidFile);
   timeout.addEventListener('abort', kill);
   try {
     // A conmon that dies before reading closes the pipe; its exit code tells more than EPIPE.
-    start.on('error', () => {});
-    start.end('\0');
-    const stderr = collect(child.stderr, MAX_SYNC_BYTES);
+    start?.on('error', () => {});
+    start?.end('\0');
+    const stderr = collect(errors, MAX_SYNC_BYTES);
     const line = await collect(sync, MAX_SYNC_BYTES, '\n');
-    const [code] = await ended;
+    const { code } = await child.exited;
     if (line === '') {
       const why = timeout.aborted
         ? `no answer within ${RUNTIME_TIMEOUT_MS / 1000} s`
@@ -90,13 +87,11 @@ export async function createWithConmon(options: ConmonOptions): Promise<Started>
     const pid = parseSync(line);
     return { pid, conmonPid: await readPidFile(options.paths.conmonPidFile) };
   } catch (e: unknown) {
-    await ended.catch(() => {});
+    await child.exited;
     throw e;
   } finally {
     timeout.removeEventListener('abort', kill);
-    sync.destroy();
-    start.destroy();
-    child.stderr?.destroy();
+    for (const pipe of [errors, sync, start]) pipe?.destroy();
   }
 }
 
@@ -141,8 +136,8 @@ function noAnswer(line: string, cause?: unknown): BerthError {
 }
 
 /** What a stream says until it ends or, with `until`, up to that character; cut at `max` bytes. */
-async function collect(stream: Readable | null, max: number, until?: string): Promise<string> {
-  if (stream === null) return '';
+async function collect(stream: Readable | undefined, max: number, until?: string): Promise<string> {
+  if (stream === undefined) return '';
   let text = '';
   try {
     for await (const chunk of stream) {
