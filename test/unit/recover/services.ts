@@ -38,6 +38,8 @@ export function fakeServices() {
     oomKills: vi.fn((_cgroup: string): bigint | undefined => 0n),
     killCgroup: vi.fn(async (_cgroup: string) => undefined),
     removeCgroup: vi.fn(async (_cgroup: string) => undefined),
+    /** What happens at a step; a test may let one fail. */
+    step: vi.fn(async (_point: string) => undefined),
     watch: vi.fn((_id: string, _process: unknown, _onExit: () => Promise<void>) => undefined),
     logged: [] as { level: string; message: string; fields: Record<string, unknown> }[],
   };
