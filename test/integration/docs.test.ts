@@ -1,12 +1,13 @@
 import { execFile as execFileWithCallback } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
 import { busyboxArchive } from '../support/busybox.ts';
 import { type Block, type Document, ROOT, readDocuments } from '../support/documents.ts';
+import { cgroupDirs, removeCgroups } from '../support/host.ts';
 import { Machine } from '../support/machine.ts';
 
 /**
@@ -113,9 +114,21 @@ const MARK = '=== block at line';
 
 let machine: Machine | undefined;
 
+/** Names of what pods have on the machine, which are ids of 64 hex digits. */
+const LIST_IDS = `ls /run/berth/sandboxes /run/berth/containers /tmp/berth/state/sandboxes /tmp/berth/state/containers |
+  grep -x '[0-9a-f]*' || :`;
+
 afterEach(async () => {
-  await machine?.close();
+  if (machine === undefined) return;
+  const { output } = await machine.run(LIST_IDS, { cwd: '/' });
+  await machine.close();
   machine = undefined;
+  // Control groups are the host's. After a success there are none.
+  const ids = output.split('\n').filter((name) => name.length === 64);
+  for (const id of ids) await removeCgroups(`/berth/${id}`);
+  // Another berthd may use the parent.
+  if (ids.length > 0) for (const dir of await cgroupDirs('/berth')) await rmdir(dir).catch(() => {});
+  expect(ids).toEqual([]);
 });
 
 async function prepare(document: Document): Promise<Machine> {
@@ -175,7 +188,7 @@ describe('every command of the documents does what they say', async () => {
       const host = await prepare(document);
       const script = all.map(({ block }) => `echo '${MARK} ${block.line}'\n${block.text}`).join('\n');
       const cwd = BARE.includes(name) ? ROOT : '/root';
-      const { code, output } = await host.run(`set -euo pipefail\n${script}`, { cwd, timeoutMs: 100_000 });
+      const { code, output } = await host.run(`set -euo pipefail\n${script}`, { cwd, timeoutMs: 200_000 });
       const log = await readFile(path.join(host.tmp, 'berth.json'), 'utf8').catch(() => '');
       expect(code, `${name}: a command failed\n${output}\n${log}`).toBe(0);
       const parts = output.split(new RegExp(`^${MARK} `, 'm')).slice(1);
@@ -192,7 +205,7 @@ describe('every command of the documents does what they say', async () => {
       const after = await host.run(left, { cwd: '/' });
       expect(after.output, `${name}: its commands leave pods or mounts behind`).toBe('0\n');
     },
-    120_000,
+    240_000,
   );
 
   it('leave few commands out, each for a reason', async () => {
