@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { open, readFile, stat } from 'node:fs/promises';
+import { open, readdir, readFile, stat } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, isErrno } from '../../errors.ts';
@@ -172,12 +172,29 @@ const REOPEN_TIMEOUT_MS = 10_000;
  * conmon writes `<log>.tmp` and renames it over the old name, so a new inode is the sign.
  */
 export async function reopenLog(paths: ContainerPaths, logPath: string): Promise<void> {
+  // Over a file that nobody has moved conmon's rename would put an empty one.
+  if (await monitorHasOpen(paths.conmonPidFile, logPath)) return;
   const before = await inodeOf(logPath);
   await writeControl(paths.control, '2 0 0\n');
   const giveUp = performance.now() + REOPEN_TIMEOUT_MS;
   while ((await inodeOf(logPath)) === before) {
     if (performance.now() > giveUp) throw new BerthError('deadline', 'conmon did not reopen the log');
     await delay(2);
+  }
+}
+
+/** False also when there is no monitor or no file: then there is something to be done or to be refused. */
+async function monitorHasOpen(pidFile: string, path: string): Promise<boolean> {
+  try {
+    const fds = `/proc/${await readPidFile(pidFile)}/fd`;
+    const { dev, ino } = await stat(path, { bigint: true });
+    const stats = (await readdir(fds)).map((fd) =>
+      stat(`${fds}/${fd}`, { bigint: true }).catch(() => undefined),
+    );
+    return (await Promise.all(stats)).some((file) => file?.ino === ino && file.dev === dev);
+  } catch (e: unknown) {
+    if (isErrno(e, 'ENOENT', 'ESRCH')) return false;
+    throw e;
   }
 }
 
