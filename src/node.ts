@@ -28,8 +28,6 @@ import { becomeSubreaper, OrphanSweeper } from './sys/reap.ts';
 import { KeyedMutex } from './util/keyed-mutex.ts';
 import { SingleFlight } from './util/single-flight.ts';
 
-/** Between two tries at what could not be taken down, milliseconds. */
-const RETRY_MS = 10_000;
 /** Between two looks for ended processes that nobody waits for, milliseconds. */
 const SWEEP_MS = 10_000;
 
@@ -82,21 +80,15 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   await watcher.refresh();
   const services = await build(config, log, { paths, db, poller, watcher });
   await services.images.sweep();
-  const repairs = new Repairs(services);
   const recovered = recover(services);
-  void recovered.then(() => {
-    void repairs.run();
-    void sweep(services);
-  });
-  const retry = setInterval(() => void repairs.run(), RETRY_MS);
-  retry.unref();
+  const repairs = recovered.then(() => new Repairs(services));
+  void recovered.then(() => sweep(services));
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
-    clearInterval(retry);
     sweeper.close();
     await services.images.close();
     await services.creating.settled();
-    await repairs.settled();
+    await (await repairs).close();
     services.cni.close();
     watcher.close();
     await poller.close();

@@ -41,27 +41,45 @@ export function repairsDue(s: Services): Repair[] {
   return [...containers, ...sandboxes];
 }
 
-/** Works off the to-do list, at a start and from time to time. */
+/** Between two looks at the list, milliseconds. */
+const LOOK_MS = 1_000;
+/** What has failed is left alone for so long, doubled with each failure up to the second; milliseconds. */
+const WAIT_MS = 1_000;
+const MAX_WAIT_MS = 60_000;
+
+/** Works off the to-do list, from the start until it is closed. */
 export class Repairs {
   readonly #s: Services;
   readonly #running = new SingleFlight<void>();
+  /** When the next try may begin, on performance.now()'s clock, by id. */
+  readonly #notBefore = new Map<string, number>();
+  readonly #timer: NodeJS.Timeout;
 
   constructor(s: Services) {
     this.#s = s;
+    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    this.#timer.unref();
+    this.#look();
+  }
+
+  /** Begins nothing more and waits for what is being tried. Repeatable. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#running.settled();
   }
 
   /**
-   * Tries everything that is due once. What an earlier call is still busy with is left to it, so that one
-   * stuck thing neither holds up the others nor piles up. Never rejects.
+   * Tries everything that is due. What is still being tried from before is left to that, so that one stuck
+   * thing neither holds up the others nor piles up.
    */
-  async run(): Promise<void> {
+  #look(): void {
     const due = repairsDue(this.#s);
-    await Promise.all(due.map((repair) => this.#running.run(repair.id, () => this.#attempt(repair))));
-  }
-
-  /** Resolves when nothing is being tried. */
-  settled(): Promise<void> {
-    return this.#running.settled();
+    const ids = new Set(due.map(({ id }) => id));
+    for (const id of this.#notBefore.keys()) if (!ids.has(id)) this.#notBefore.delete(id);
+    for (const repair of due) {
+      if (performance.now() < (this.#notBefore.get(repair.id) ?? 0)) continue;
+      void this.#running.run(repair.id, () => this.#attempt(repair));
+    }
   }
 
   async #attempt(repair: Repair): Promise<void> {
@@ -75,6 +93,8 @@ export class Repairs {
         'a repair failed; it will be tried again',
       );
     }
+    const wait = Math.min(WAIT_MS * 2 ** (repair.cleanup?.attempts ?? 0), MAX_WAIT_MS);
+    this.#notBefore.set(id, performance.now() + wait);
   }
 }
 

@@ -26,7 +26,9 @@ export async function startContainer(s: Services, id: string): Promise<void> {
     try {
       await runtime?.start(id);
     } catch (e: unknown) {
-      await failStart(s, id, messageOf(e));
+      // A call before this one may have started it and then failed to record that.
+      const isStarted = await runtime?.isStarted(id).catch(() => false);
+      if (isStarted !== true) await failStart(s, id, messageOf(e));
     }
     await s.faults.at('StartContainer.started');
     s.containers.update(id, { startedAt });

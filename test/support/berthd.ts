@@ -113,6 +113,12 @@ export class Berthd {
     throw new Error(`berthd does not answer:\n${(await this.log()).slice(-4000)}`);
   }
 
+  /** False before the first start and once the daemon has ended, by itself or by `stop`. */
+  get isRunning(): boolean {
+    const child = this.#process;
+    return child !== undefined && child.exitCode === null && child.signalCode === null;
+  }
+
   /** Ends the daemon as systemd does, or as the OOM killer does; pods go on. */
   async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
     const child = this.#process;

@@ -78,9 +78,9 @@ async function leases(dir: string): Promise<string[]> {
 async function below(cgroupParent: string): Promise<string[]> {
   const left: string[] = [];
   for (const dir of await cgroupDirs(cgroupParent)) {
-    for (const entry of await readdir(dir, { withFileTypes: true })) {
-      if (entry.isDirectory()) left.push(path.join(dir, entry.name));
-    }
+    // The daemon may be removing it right now.
+    const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
+    left.push(...entries.filter((e) => e.isDirectory()).map((e) => path.join(dir, e.name)));
   }
   return left;
 }
