@@ -5,7 +5,8 @@ import { formatBytes } from '../../src/cli/units.ts';
 
 /** A file of a cgroup with what it says. */
 export interface CgroupFile {
-  path: string;
+  /** How a person would read it. */
+  command: string;
   /** The line of the file that counts. */
   value: string;
   /** The same for people. */
@@ -41,7 +42,8 @@ export async function readCgroupFiles(cgroup: string): Promise<CgroupFile[]> {
 /** Every file here is one line, but for cpu.stat, whose first line is the usage. */
 async function readOne(file: string, explain: (value: string) => string): Promise<CgroupFile> {
   const value = (await readFile(file, 'utf8')).split('\n')[0] ?? '';
-  return { path: file, value, meaning: explain(value) };
+  const command = `${file.endsWith('/cpu.stat') ? 'head -n 1' : 'cat'} ${file}`;
+  return { command, value, meaning: explain(value) };
 }
 
 function limit(value: string): string {

@@ -121,7 +121,7 @@ export class Tour {
     for (const [name, cgroup] of this.#cgroups) {
       this.#out.text(`\n${name}:`);
       for (const file of await readCgroupFiles(cgroup)) {
-        this.#out.command(`cat ${file.path}`);
+        this.#out.command(file.command);
         this.#out.text(`${file.value.padEnd(24)} # ${file.meaning}`);
       }
     }
