@@ -78,8 +78,8 @@ export class Tour {
   async showNamespaces(): Promise<void> {
     const pids: number[] = [];
     for (const name of CONTAINERS) {
-      const { pid, cgroup } = containerInspection.parse(await this.#inspect(`demo/${name}`, '"pid"')).info
-        .info;
+      const { pid, cgroup } = containerInspection.parse(await this.#inspect(`demo/${name}`, '"pid": [0-9]'))
+        .info.info;
       pids.push(pid);
       this.#cgroups.set(name, cgroup);
     }
@@ -170,11 +170,11 @@ export class Tour {
     }
   }
 
-  /** Shows the lines of `berth inspect` that have this in them. @returns all of it */
-  async #inspect(name: string, word: string): Promise<unknown> {
-    this.#out.command(`berth inspect ${name} | grep '${word}'`);
+  /** Shows the lines of `berth inspect` that match a pattern. @returns all of it */
+  async #inspect(name: string, pattern: string): Promise<unknown> {
+    this.#out.command(`berth inspect ${name} | grep '${pattern}'`);
     const { stdout } = await this.#run(['inspect', name]);
-    const lines = stdout.split('\n').filter((line) => line.includes(word));
+    const lines = stdout.split('\n').filter((line) => new RegExp(pattern).test(line));
     this.#out.text(lines.map((line) => line.trim()).join('\n'));
     return JSON.parse(stdout);
   }
