@@ -124,7 +124,8 @@ async function make(
   const mounts = await mountImageVolumes(s, paths, container.config.mounts, container.imageVolumes);
   await s.faults.at('CreateContainer.imageVolumes');
   const spec = await containerSpec(s, sandbox, container, image, mounts);
-  await writeFile(paths.spec, stringifyOci(spec));
+  // It holds the environment, and with it passwords.
+  await writeFile(paths.spec, stringifyOci(spec), { mode: 0o600 });
   await s.faults.at('CreateContainer.spec');
   await makeLogDirectory(container.logPath);
   await s.faults.at('CreateContainer.log');

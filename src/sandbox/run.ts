@@ -195,7 +195,7 @@ async function startPause(
       s.config.seccomp_profile,
     ),
   });
-  await writeFile(join(paths.dir, 'config.json'), stringifyOci(spec));
+  await writeFile(join(paths.dir, 'config.json'), stringifyOci(spec), { mode: 0o600 });
   const pid = await runtime.run(id, paths.dir, paths.pidFile);
   await s.faults.at('RunPodSandbox.pause');
   const identity = identify(pid);

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
@@ -287,6 +287,8 @@ describe('berth against berthd', () => {
       },
     });
     expect(container.info.info.pid).toBeGreaterThan(1);
+    // The environment in it is for root alone.
+    expect((await stat(path.join(container.info.info.bundle, 'config.json'))).mode & 0o777).toBe(0o600);
     expect(JSON.parse(await done('inspect', 'one'))).toMatchObject({
       kind: 'pod',
       status: { id: owner, network: { ip: expect.stringMatching(/^10\./) } },
