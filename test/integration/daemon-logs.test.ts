@@ -1,0 +1,235 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { Berthd } from '../support/berthd.ts';
+import { IDLE, type LogLine, type Pod, Pods, parseLog, refusal, sh, until } from '../support/pods.ts';
+
+let berthd: Berthd;
+let pods: Pods;
+
+beforeAll(async () => {
+  berthd = await Berthd.start();
+  await berthd.importBusybox();
+  pods = new Pods(berthd);
+});
+afterEach(async () => expect(await berthd.removeAllPods()).toEqual([]));
+afterAll(async () => expect(await berthd.close()).toEqual([]));
+
+/** What a stream said, parts put together; NUL and other bytes as latin1. */
+const said = (lines: LogLine[], stream: string) =>
+  lines
+    .filter((line) => line.stream === stream)
+    .map(({ text, tag }) => (tag === 'F' ? `${text}\n` : text))
+    .join('');
+
+/** Runs a script to its end; its log's lines and bytes. */
+async function logOf(pod: Pod, script: string, more = {}): Promise<{ lines: LogLine[]; bytes: Buffer }> {
+  const { log_path } = await pods.runToEnd(pod, sh(script, more));
+  const bytes = await readFile(log_path);
+  return { lines: parseLog(bytes), bytes };
+}
+
+const reopen = (container_id: string) => berthd.client.runtime('ReopenContainerLog', { container_id });
+
+describe('the log', () => {
+  it('has a time in nanoseconds, stream, tag and text in every line', async () => {
+    const before = Date.now();
+    const { lines, bytes } = await logOf(
+      await pods.run(),
+      'echo one; sleep 0.1; echo two >&2; sleep 0.1; echo; echo "  a b "',
+    );
+    expect(lines.map(({ stream, tag, text }) => [stream, tag, text])).toEqual([
+      ['stdout', 'F', 'one'],
+      ['stderr', 'F', 'two'],
+      ['stdout', 'F', ''],
+      ['stdout', 'F', '  a b '],
+    ]);
+    expect(bytes.toString()).toMatch(
+      /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d) std(out|err) F [^\n]*\n){4}$/,
+    );
+    const times = lines.map(({ time }) => Date.parse(time));
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+    expect(times[0]).toBeGreaterThanOrEqual(before);
+    expect((times[2] ?? 0) - (times[0] ?? 0)).toBeGreaterThanOrEqual(190);
+    expect(times[3]).toBeLessThanOrEqual(Date.now());
+  });
+
+  it('keeps bytes as they are: NUL, no UTF-8, carriage returns', async () => {
+    const { lines } = await logOf(await pods.run(), "printf 'a\\000b\\377\\200\\r\\n\\000\\n'");
+    expect(said(lines, 'stdout')).toBe('a\0b\xff\x80\r\n\0\n');
+  });
+
+  it('tells with P that a line goes on, also at the end of output', async () => {
+    const { lines } = await logOf(
+      await pods.run(),
+      'printf begun; sleep 0.3; echo " and done"; printf "no end"',
+    );
+    expect(lines.map(({ tag, text }) => [tag, text])).toEqual([
+      ['P', 'begun'],
+      ['F', ' and done'],
+      ['P', 'no end'],
+    ]);
+  });
+
+  it('holds lines of 1 MiB of both streams at once, whole', async () => {
+    const line = (letter: string) => `head -c 1048576 /dev/zero | tr '\\0' ${letter}; echo`;
+    const { lines } = await logOf(await pods.run(), `{ ${line('o')}; } & { ${line('e')}; } >&2 & wait`);
+    expect(said(lines, 'stdout') === `${'o'.repeat(1 << 20)}\n`).toBe(true);
+    expect(said(lines, 'stderr') === `${'e'.repeat(1 << 20)}\n`).toBe(true);
+    for (const stream of ['stdout', 'stderr'])
+      expect(lines.filter((line) => line.stream === stream && line.tag === 'F').length).toBe(1);
+    // Readers hold one part at a time.
+    expect(Math.max(...lines.map(({ text }) => text.length))).toBeLessThanOrEqual(16 * 1024);
+  });
+
+  it('holds all of a burst, in order, before the end is told', async () => {
+    const { lines } = await logOf(await pods.run(), 'seq 1 100000');
+    expect(said(lines, 'stdout') === Array.from({ length: 100_000 }, (_, i) => `${i + 1}\n`).join('')).toBe(
+      true,
+    );
+  });
+
+  it('of a terminal has the terminal’s lines', async () => {
+    const { lines } = await logOf(
+      await pods.run(),
+      'test -t 0 && test -t 1 && test -t 2 && echo $TERM; echo err >&2',
+      {
+        tty: true,
+      },
+    );
+    expect(lines.map(({ stream, text }) => [stream, text])).toEqual([
+      ['stdout', 'xterm\r'],
+      ['stdout', 'err\r'],
+    ]);
+  });
+
+  it('is where sandbox and container say, in directories made for it, and stays when the container goes', async () => {
+    const log_directory = path.join(berthd.dir, 'some', 'where');
+    const pod = await pods.run({ log_directory });
+    const { id, log_path } = await pods.runToEnd(pod, sh('echo kept', { log_path: 'deep/er/0.log' }));
+    expect(log_path).toBe(path.join(log_directory, 'deep/er/0.log'));
+    await pods.removeContainer(id);
+    await pods.removePod(pod);
+    expect((await pods.log(log_path)).map(({ text }) => text)).toEqual(['kept']);
+    // A restarted container goes on in its file, as the kubelet expects of a name used again.
+    const again = await pods.runToEnd(
+      await pods.run({ log_directory }),
+      sh('echo more', { log_path: 'deep/er/0.log' }),
+    );
+    expect((await pods.log(again.log_path)).map(({ text }) => text)).toEqual(['kept', 'more']);
+  });
+
+  it.each([
+    ['the container names no file', {}, { log_path: '' }],
+    ['the sandbox names no directory', { log_directory: '' }, { log_path: 'x.log' }],
+  ])('is berth’s own and goes with the container when %s', async (_name, sandbox, container) => {
+    const pod = await pods.run(sandbox);
+    const { id, log_path } = await pods.runToEnd(pod, sh('echo said', container));
+    // Of an empty path the kubelet would make a glob of its own directory.
+    expect(log_path.startsWith(`${berthd.dir}/`)).toBe(true);
+    expect((await pods.log(log_path)).map(({ text }) => text)).toEqual(['said']);
+    await pods.removeContainer(id);
+    expect(existsSync(log_path)).toBe(false);
+  });
+
+  it('that cannot be written keeps the container from being created, and nothing is left', async () => {
+    const pod = await pods.run();
+    await mkdir(path.join(pod.config.log_directory ?? '', 'taken.log'), { recursive: true });
+    const refused = await refusal(pods.create(pod, { ...IDLE, log_path: 'taken.log' }));
+    expect(refused.message).toMatch(/taken\.log|[Ll]og/);
+    expect((await berthd.client.runtime('ListContainers', {})).containers).toEqual([]);
+    expect(await readdir(path.join(berthd.dir, 'state/containers'))).toEqual([]);
+  });
+});
+
+describe('ReopenContainerLog', () => {
+  it('loses and doubles nothing under a writer, again and again', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(
+      pod,
+      sh(
+        'i=0; while [ $i -lt 40000 ]; do echo "line $i"; i=$((i+1)); [ $((i % 200)) = 0 ] && sleep 0.01; done',
+      ),
+    );
+    const { log_path } = await pods.status(id);
+    const files: string[] = [];
+    await until('some lines are there', async () => (await stat(log_path)).size > 5_000);
+    while ((await pods.status(id)).state === 'CONTAINER_RUNNING') {
+      const rotated = `${log_path}.${files.length}`;
+      const { size } = await stat(log_path);
+      if (size < 5_000) continue;
+      await rename(log_path, rotated);
+      files.push(rotated);
+      const gone = await reopen(id).then(
+        () => false,
+        () => true,
+      );
+      // It may have ended in between; then nothing more is written.
+      if (gone) break;
+      expect(existsSync(log_path)).toBe(true);
+    }
+    expect((await pods.ended(id)).exit_code).toBe(0);
+    expect(files.length).toBeGreaterThan(5);
+    const all = await Promise.all([...files, log_path].filter(existsSync).map((file) => pods.log(file)));
+    expect(said(all.flat(), 'stdout').split('\n')).toEqual([
+      ...Array.from({ length: 40_000 }, (_, i) => `line ${i}`),
+      '',
+    ]);
+  }, 120_000);
+
+  it('makes a file that was removed, takes several calls at once, and works while the container is stopped', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(pod, sh('trap "echo caught" TERM; while :; do sleep 0.05; done'));
+    const { log_path } = await pods.status(id);
+    await rm(log_path);
+    await reopen(id);
+    expect((await stat(log_path)).size).toBe(0);
+    await rename(log_path, `${log_path}.1`);
+    await Promise.all([reopen(id), reopen(id), reopen(id)]);
+    expect(existsSync(log_path)).toBe(true);
+    const stopping = pods.stop(id, 600);
+    await until('the signal has come', async () => (await pods.log(log_path)).length > 0);
+    await rename(log_path, `${log_path}.2`);
+    await reopen(id);
+    expect(existsSync(log_path)).toBe(true);
+    await Promise.all([stopping, pods.stop(id, 0)]);
+    expect((await pods.log(`${log_path}.2`)).map(({ text }) => text)).toEqual(['caught']);
+    expect((await readdir(path.dirname(log_path))).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  it('of a log that nobody has moved keeps what is in it', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(pod, sh('echo before; until test -e /go; do sleep 0.05; done; echo after'));
+    const { log_path } = await pods.status(id);
+    await until('it has spoken', async () => (await pods.log(log_path)).length > 0);
+    await reopen(id);
+    await pods.exec(id, ['touch', '/go']);
+    await pods.ended(id);
+    expect((await pods.log(log_path)).map(({ text }) => text)).toEqual(['before', 'after']);
+  });
+
+  it('works after a restart of the daemon', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(pod, sh('echo before; until test -e /go; do sleep 0.05; done; echo after'));
+    const { log_path } = await pods.status(id);
+    await until('it has spoken', async () => (await pods.log(log_path)).length > 0);
+    await berthd.stop('SIGKILL');
+    await rename(log_path, `${log_path}.1`);
+    await berthd.start();
+    await reopen(id);
+    await pods.exec(id, ['touch', '/go']);
+    await pods.ended(id);
+    expect((await pods.log(`${log_path}.1`)).map(({ text }) => text)).toEqual(['before']);
+    expect((await pods.log(log_path)).map(({ text }) => text)).toEqual(['after']);
+  });
+
+  it('is refused for a container that does not run', async () => {
+    const pod = await pods.run();
+    const created = await pods.create(pod);
+    expect((await refusal(reopen(created))).kind).toBe('precondition');
+    const { id } = await pods.runToEnd(pod, sh('exit 0'));
+    expect((await refusal(reopen(id))).kind).toBe('precondition');
+    expect((await refusal(reopen('f'.repeat(64)))).kind).toBe('notFound');
+  });
+});
