@@ -24,6 +24,8 @@ export interface BerthdOptions {
   keys?: string;
   /** Default: debug, for the log of a failed test. */
   logLevel?: 'debug' | 'info';
+  /** Where CNI plugins are; default: Debian's directory. */
+  binDirs?: string[];
   /** TOML put at the end: whole tables. */
   tables?: string;
   /** Variables for the daemon beside the test's own. */
@@ -190,7 +192,7 @@ export class Berthd {
     );
   }
 
-  #config({ keys = '', tables = '', logLevel = 'debug' }: BerthdOptions): string {
+  #config({ keys = '', tables = '', logLevel = 'debug', binDirs = ['/usr/lib/cni'] }: BerthdOptions): string {
     return `listen = "${this.endpoint}"
 root = "${this.dir}/root"
 state = "${this.dir}/state"
@@ -200,7 +202,7 @@ cgroup_driver = "cgroupfs"
 ${keys}
 [network]
 conf_dir = "${this.dir}/net.d"
-bin_dirs = ["/usr/lib/cni"]
+bin_dirs = ${JSON.stringify(binDirs)}
 [images]
 registry_config_dir = "${this.dir}/certs.d"
 ${tables}
