@@ -41,7 +41,8 @@ function parseBlocks(text: string): Block[] {
   let open: { indent: string; language: string; info: string; line: number; lines: string[] } | undefined;
   for (const [index, line] of text.split('\n').entries()) {
     const fence = /^( *)```(\S*)\s*(.*)$/.exec(line);
-    if (fence === null) open?.lines.push(line.startsWith(open.indent) ? line.slice(open.indent.length) : line);
+    if (fence === null)
+      open?.lines.push(line.startsWith(open.indent) ? line.slice(open.indent.length) : line);
     else if (open === undefined) {
       const [, indent = '', language = '', info = ''] = fence;
       open = { indent, language, info, line: index + 1, lines: [] };

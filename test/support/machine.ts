@@ -96,7 +96,8 @@ export class Machine {
       timeout: options.timeoutMs ?? 50_000,
       killSignal: 'SIGKILL',
       env: {
-        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        // The host's own path comes last: npm may be anywhere.
+        PATH: `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${process.env.PATH}`,
         HOME: '/root',
         LANG: 'C.UTF-8',
       },
