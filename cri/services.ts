@@ -9,14 +9,17 @@ import { imageStatus } from './image-service/image-status.ts';
 import { listImages } from './image-service/list-images.ts';
 import { pullImage } from './image-service/pull-image.ts';
 import { removeImage } from './image-service/remove-image.ts';
+import { attachRpc } from './runtime-service/attach.ts';
 import { containerStatsRpc } from './runtime-service/container-stats.ts';
 import { containerStatus } from './runtime-service/container-status.ts';
 import { createContainerRpc } from './runtime-service/create-container.ts';
+import { execRpc } from './runtime-service/exec.ts';
 import { execSyncRpc } from './runtime-service/exec-sync.ts';
 import { collectStats, listContainerStats } from './runtime-service/list-container-stats.ts';
 import { listContainers } from './runtime-service/list-containers.ts';
 import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
 import { podSandboxStatus } from './runtime-service/pod-sandbox-status.ts';
+import { portForwardRpc } from './runtime-service/port-forward.ts';
 import { removeContainerRpc } from './runtime-service/remove-container.ts';
 import { removePodSandboxRpc } from './runtime-service/remove-pod-sandbox.ts';
 import { reopenContainerLogRpc } from './runtime-service/reopen-container-log.ts';
@@ -63,6 +66,9 @@ const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>>
   ListContainers: [listContainers, quiet],
   ContainerStatus: [containerStatus, quiet],
   ExecSync: [execSyncRpc, quiet],
+  Exec: [execRpc, change],
+  Attach: [attachRpc, change],
+  PortForward: [portForwardRpc, change],
   ReopenContainerLog: [reopenContainerLogRpc, change],
   UpdateContainerResources: [updateContainerResourcesRpc, change],
   ContainerStats: [containerStatsRpc, quiet],

@@ -2,6 +2,7 @@ import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
 import type { CgroupDriver, CgroupMode } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
+import { Attachments } from './container/attachments.ts';
 import { CpuRates } from './container/stats.ts';
 import { StopLoops } from './container/stop-loop.ts';
 import { WritableLayerUsage } from './container/writable-layer-usage.ts';
@@ -20,6 +21,7 @@ import { ExitWatch } from './runtime/exit-watch.ts';
 import { OciRuntime } from './runtime/oci/runtime.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
+import { StreamingServer } from './streaming/server.ts';
 import { inheritedEnvironment } from './sys/exec.ts';
 import { tryLock } from './sys/flock.ts';
 import { prepareNamespaceDir, releaseNamespaceDir } from './sys/namespaces.ts';
@@ -86,6 +88,8 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     sweeper.close();
+    await services.streaming.close();
+    services.attachments.close();
     await services.images.close();
     await services.creating.settled();
     await (await repairs).close();
@@ -134,12 +138,22 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     sandboxes: new RecordStore(db, 'sandboxes', 'sandbox'),
     containers: new RecordStore(db, 'containers', 'container', { sandbox_id: (c) => c.sandboxId }),
     exits: new ExitWatch(poller, log),
+    streaming: await listenForStreams(config.streaming, log),
+    attachments: new Attachments(poller),
     stopLoops: new StopLoops(),
     layerUsage: new WritableLayerUsage(),
     cpuRates: new CpuRates(),
     creating: new SingleFlight(),
     locks: new KeyedMutex(),
   };
+}
+
+function listenForStreams(config: Config['streaming'], log: Logger): Promise<StreamingServer> {
+  const { address, port, idle_timeout, tls_cert: cert, tls_key: key, tls_client_ca: clientCa } = config;
+  return StreamingServer.listen(
+    { address, port, idleMs: idle_timeout * 1000, tls: { cert, key, clientCa } },
+    log,
+  );
 }
 
 /** The default handler is also known under the empty name, which is what a pod without RuntimeClass asks for. */

@@ -1,5 +1,6 @@
 import type { CgroupDriver, CgroupManager } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
+import type { Attachments } from './container/attachments.ts';
 import type { ContainerRecord } from './container/record.ts';
 import type { CpuRates } from './container/stats.ts';
 import type { StopLoops } from './container/stop-loop.ts';
@@ -14,6 +15,7 @@ import type { ExitWatch } from './runtime/exit-watch.ts';
 import type { OciRuntime } from './runtime/oci/runtime.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { HostFacts } from './spec/host.ts';
+import type { StreamingServer } from './streaming/server.ts';
 import type { Poller } from './sys/poller.ts';
 import type { KeyedMutex } from './util/keyed-mutex.ts';
 import type { SingleFlight } from './util/single-flight.ts';
@@ -40,6 +42,8 @@ export interface Services {
   readonly sandboxes: RecordStore<SandboxRecord>;
   readonly containers: RecordStore<ContainerRecord>;
   readonly exits: ExitWatch;
+  readonly streaming: StreamingServer;
+  readonly attachments: Attachments;
   readonly stopLoops: StopLoops;
   readonly layerUsage: WritableLayerUsage;
   readonly cpuRates: CpuRates;

@@ -6,6 +6,7 @@ import { z } from 'zod';
  */
 
 const absolutePath = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path');
+const optionalPath = z.union([z.literal(''), absolutePath]);
 const handlerName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
 
 const runtime = z.strictObject({
@@ -35,10 +36,28 @@ const images = z.strictObject({
     ),
 });
 
-const streaming = z.strictObject({
-  address: z.string().min(1).default('127.0.0.1').describe('Where exec, attach and port-forward are served'),
-  port: z.int().min(0).max(65535).default(0).describe('0 picks a free port'),
-});
+const streaming = z
+  .strictObject({
+    address: z
+      .string()
+      .min(1)
+      .default('127.0.0.1')
+      .describe('Where exec, attach and port-forward are served'),
+    port: z.int().min(0).max(65535).default(0).describe('0 picks a free port'),
+    idle_timeout: z
+      .int()
+      .min(0)
+      .max(2_000_000)
+      .default(14_400)
+      .describe('Seconds without traffic after which a connection is closed; 0: never'),
+    tls_cert: optionalPath.default('').describe('PEM file of a certificate; with tls_key, https is served'),
+    tls_key: optionalPath.default('').describe("PEM file of the certificate's key"),
+    tls_client_ca: optionalPath
+      .default('')
+      .describe('PEM file of an authority; clients must show a certificate of it'),
+  })
+  .refine((s) => (s.tls_cert === '') === (s.tls_key === ''), 'tls_cert and tls_key go together')
+  .refine((s) => s.tls_client_ca === '' || s.tls_cert !== '', 'tls_client_ca needs tls_cert and tls_key');
 
 /** The schema of config.toml; unknown keys are errors. */
 export const configSchema = z.strictObject({

@@ -25,6 +25,8 @@ export interface ExecOptions {
   stdin: boolean;
   stdout: boolean;
   stderr: boolean;
+  /** The size that a new terminal gets before the command runs, if one is known by then. */
+  initialSize?: () => TerminalSize | undefined;
 }
 
 /** A terminal's size in characters. */
@@ -89,7 +91,7 @@ export async function startExec(
     const start = (more: Pick<Parameters<typeof runtime.exec>[1], 'stdio' | 'consoleSocket'>) =>
       runtime.exec(id, { files, signal, ...more });
     return options.tty
-      ? await withTerminal(s, files.console, start)
+      ? await withTerminal(s, files.console, options, start)
       : await withPipes(s, options, (stdio) => start({ stdio }));
   } catch (e: unknown) {
     await endUnwanted(s, files.pid);
@@ -131,12 +133,17 @@ async function withPipes(
 async function withTerminal(
   s: Services,
   path: string,
+  { initialSize }: ExecOptions,
   start: (more: { stdio: Stdio; consoleSocket: string }) => Promise<number>,
 ): Promise<ExecProcess> {
   const socket = new ConsoleSocket(s.poller, path);
   const abort = new AbortController();
   try {
-    const received = socket.receive(abort.signal);
+    const received = socket.receive(abort.signal).then((fd) => {
+      const size = initialSize?.();
+      if (size !== undefined) setWindowSize(fd, size);
+      return fd;
+    });
     received.catch(() => {});
     let pid: number;
     try {

@@ -112,7 +112,7 @@ export class Poller {
     }
     try {
       // After the open: only now is it sure whom the descriptor means.
-      if (isAlive(identity)) await this.readable(pidfd, options);
+      if (isAlive(identity)) await this.ready(pidfd, EPOLLIN, options);
       // Monitors and pause processes are orphans, which the subreaper inherits.
       reap(pidfd);
     } finally {
@@ -131,7 +131,7 @@ export class Poller {
     try {
       const already = reap(pidfd);
       if (already !== undefined) return already;
-      await this.readable(pidfd);
+      await this.ready(pidfd, EPOLLIN);
       return reap(pidfd);
     } finally {
       closeSync(pidfd);
@@ -139,16 +139,17 @@ export class Poller {
   }
 
   /**
-   * Resolves when `fd`, which is not watched yet, is readable or hung up; it is not watched afterwards.
+   * Resolves when `fd`, which is not watched yet, is ready for one of `events` or hung up; it is not watched
+   * afterwards.
    *
    * @throws the signal's reason when aborted; BerthError `cancelled` when the poller closes first
    */
-  async readable(fd: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+  async ready(fd: number, events: number, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { signal } = options;
     signal?.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const abort = (): void => reject(signal?.reason);
-    this.add(fd, EPOLLIN, () => {
+    this.add(fd, events, () => {
       this.remove(fd);
       resolve();
     });

@@ -1,5 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { EPOLLIN } from './epoll.ts';
 import { addressOf, check, declare } from './libc.ts';
 import type { Poller } from './poller.ts';
 
@@ -77,10 +78,10 @@ export class ConsoleSocket {
    * @throws the signal's reason; SyscallError EBADMSG when no descriptor came
    */
   async receive(signal: AbortSignal): Promise<number> {
-    await this.#poller.readable(this.#fd, { signal });
+    await this.#poller.ready(this.#fd, EPOLLIN, { signal });
     const connection = check('accept4', cAccept4(this.#fd, null, null, CLOEXEC | NONBLOCK));
     try {
-      await this.#poller.readable(connection, { signal });
+      await this.#poller.ready(connection, EPOLLIN, { signal });
       const fd = receiveFd(connection);
       check('fcntl', cFcntl(fd, F_SETFL, check('fcntl', cFcntl(fd, F_GETFL, 0)) | NONBLOCK));
       return fd;

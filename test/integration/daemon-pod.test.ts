@@ -428,7 +428,7 @@ describe('status and lists', () => {
 
   it('what is not built answers UNIMPLEMENTED, streams too', async () => {
     const names = [
-      ...['Exec', 'Attach', 'PortForward', 'CheckpointContainer', 'GetContainerEvents'],
+      ...['CheckpointContainer', 'GetContainerEvents'],
       ...['PodSandboxStats', 'ListPodSandboxStats', 'StreamPodSandboxStats', 'UpdatePodSandboxResources'],
       ...['ListMetricDescriptors', 'ListPodSandboxMetrics', 'StreamPodSandboxMetrics'],
     ];

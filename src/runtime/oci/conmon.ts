@@ -198,6 +198,14 @@ async function monitorHasOpen(pidFile: string, path: string): Promise<boolean> {
   }
 }
 
+/** Sets the size of the container's terminal, in characters. @throws BerthError `precondition` */
+export async function resizeTerminal(
+  paths: ContainerPaths,
+  { width, height }: { width: number; height: number },
+): Promise<void> {
+  await writeControl(paths.control, `1 ${height} ${width}\n`);
+}
+
 async function inodeOf(path: string): Promise<bigint | undefined> {
   try {
     return (await stat(path, { bigint: true })).ino;

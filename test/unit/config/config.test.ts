@@ -18,7 +18,10 @@ const DEFAULTS = {
   pause: '/usr/bin/catatonit',
   network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'] },
   images: { registry_config_dir: '/etc/berth/certs.d' },
-  streaming: { address: '127.0.0.1', port: 0 },
+  streaming: {
+    ...{ address: '127.0.0.1', port: 0, idle_timeout: 14_400 },
+    ...{ tls_cert: '', tls_key: '', tls_client_ca: '' },
+  },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc' } },
 };
 
@@ -47,6 +50,10 @@ registry_config_dir = "/certs"
 [streaming]
 address = "::1"
 port = 65535
+idle_timeout = 60
+tls_cert = "/c"
+tls_key = "/k"
+tls_client_ca = "/ca"
 [runtimes."crun-1.8"]
 path = "/usr/bin/crun"
 [runtimes.kata]
@@ -66,7 +73,10 @@ path = "/usr/bin/shim"
       pause: '/pause',
       network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'] },
       images: { registry_config_dir: '/certs' },
-      streaming: { address: '::1', port: 65535 },
+      streaming: {
+        ...{ address: '::1', port: 65535, idle_timeout: 60 },
+        ...{ tls_cert: '/c', tls_key: '/k', tls_client_ca: '/ca' },
+      },
       runtimes: {
         'crun-1.8': { type: 'oci', path: '/usr/bin/crun' },
         kata: { type: 'shim', path: '/usr/bin/shim' },
@@ -105,6 +115,10 @@ path = "/usr/bin/shim"
     ['[streaming]\nport = 1.5', /^streaming\.port: /],
     ['[streaming]\nport = "1"', /^streaming\.port: /],
     ['[streaming]\naddress = ""', /^streaming\.address: /],
+    ['[streaming]\nidle_timeout = -1', /^streaming\.idle_timeout: /],
+    ['[streaming]\ntls_cert = "c"', /^streaming\.tls_cert: /],
+    ['[streaming]\ntls_cert = "/c"', /^streaming: tls_cert and tls_key go together/],
+    ['[streaming]\ntls_client_ca = "/c"', /^streaming: tls_client_ca needs/],
     ['[runtimes.runc]\ntype = "oci"', /^runtimes\.runc\.path: /],
     ['[runtimes.runc]\npath = "runc"', 'runtimes.runc.path: must be an absolute path'],
     ['[runtimes.runc]\npath = "/r"\ntype = "vm"', /^runtimes\.runc\.type: .*"oci"\|"shim"/],
