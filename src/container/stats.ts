@@ -30,8 +30,9 @@ export class CpuRates {
     const elapsed = timestampNs - last.timestampNs;
     if (elapsed < MIN_INTERVAL_NS) return last.rate;
     const rate = ((cpu.usageNs - last.usageNs) * 1_000_000_000n) / elapsed;
-    this.#last.set(id, { timestampNs, usageNs: cpu.usageNs, rate });
-    return rate < 0n ? undefined : rate;
+    const known = rate < 0n ? {} : { rate };
+    this.#last.set(id, { timestampNs, usageNs: cpu.usageNs, ...known });
+    return known.rate;
   }
 
   forget(id: string): void {
