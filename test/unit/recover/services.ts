@@ -10,6 +10,7 @@ import { RecordStore } from '../../../src/persist/record-store.ts';
 import type { SandboxRecord } from '../../../src/sandbox/record.ts';
 import type { Services } from '../../../src/services.ts';
 import { KeyedMutex } from '../../../src/util/keyed-mutex.ts';
+import { SingleFlight } from '../../../src/util/single-flight.ts';
 import { container, sandbox } from '../cri/records.ts';
 
 /** Throws on whatever a test did not provide, instead of answering undefined. */
@@ -55,6 +56,7 @@ export function fakeServices() {
     containers: new RecordStore<ContainerRecord>(db, 'containers', 'container', {
       sandbox_id: (c: ContainerRecord) => c.sandboxId,
     }),
+    creating: new SingleFlight<string>(),
     locks: new KeyedMutex(),
     runtimes: new Map([['', runtime]]),
     exits: partial('exits', { watch: machine.watch }),
