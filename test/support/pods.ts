@@ -34,6 +34,7 @@ export interface LogLine {
   stream: string;
   /** `F` for a whole line, `P` for a part that goes on in the next one. */
   tag: string;
+  /** One character for each byte: an end may lie within a UTF-8 sequence. */
   text: string;
 }
 
@@ -99,7 +100,8 @@ export class Pods {
   ): Promise<ContainerStatus__Output & { log: string; id: string }> {
     const status = await this.ended(await this.start(pod, more));
     const lines = await this.log(status.log_path);
-    return { ...status, log: lines.map(({ text, tag }) => (tag === 'F' ? `${text}\n` : text)).join('') };
+    const log = lines.map(({ text, tag }) => (tag === 'F' ? `${text}\n` : text)).join('');
+    return { ...status, log: Buffer.from(log, 'latin1').toString() };
   }
 
   async status(container_id: string): Promise<ContainerStatus__Output> {
