@@ -136,7 +136,7 @@ export class Client {
   /** berth's own pull, whose answers tell of each layer and end with the result. */
   async *pullImage(request: RequestOf<Node['PullImage']>): AsyncGenerator<ResponseOf<Node['PullImage']>> {
     const method = this.#protos.node.PullImage;
-    const [metadata, options] = [new Metadata(), this.#callOptions({ timeoutMs: 0 })];
+    const [metadata, limit] = [new Metadata(), this.#limit({ timeoutMs: 0 })];
     const { requestSerialize, responseDeserialize } = method;
     const call = this.#grpc.makeServerStreamRequest(
       method.path,
@@ -144,14 +144,14 @@ export class Client {
       responseDeserialize,
       request,
       metadata,
-      options,
+      callOptions(limit),
     );
     const stop = () => call.cancel();
     this.#options.signal.addEventListener('abort', stop, { once: true });
     try {
       yield* call as AsyncIterable<ResponseOf<Node['PullImage']>>;
     } catch (e: unknown) {
-      throw await this.#explain(e);
+      throw await this.#explain(e, limit);
     } finally {
       this.#options.signal.removeEventListener('abort', stop);
       call.cancel();
@@ -164,12 +164,13 @@ export class Client {
   ): Promise<ResponseOf<Node['ImportImage']>> {
     const method = this.#protos.node.ImportImage;
     const answer = Promise.withResolvers<ResponseOf<Node['ImportImage']>>();
+    const limit = this.#limit({ timeoutMs: 0 });
     const call = this.#grpc.makeClientStreamRequest(
       method.path,
       method.requestSerialize,
       method.responseDeserialize,
       new Metadata(),
-      this.#callOptions({ timeoutMs: 0 }),
+      callOptions(limit),
       (error, response) => (error ? answer.reject(error) : response && answer.resolve(response)),
     );
     const stop = () => call.cancel();
@@ -187,7 +188,7 @@ export class Client {
       call.end();
       return await answer.promise;
     } catch (e: unknown) {
-      throw await this.#explain(e);
+      throw await this.#explain(e, limit);
     } finally {
       this.#options.signal.removeEventListener('abort', stop);
       call.cancel();
@@ -208,6 +209,7 @@ export class Client {
     const signals = settings.signal ? [this.#options.signal, settings.signal] : [this.#options.signal];
     const signal = AbortSignal.any(signals);
     if (signal.aborted) return Promise.reject(new BerthError('cancelled', 'interrupted'));
+    const limit = this.#limit(settings);
     return new Promise<O>((resolve, reject) => {
       const stop = () => call.cancel();
       const call = this.#grpc.makeUnaryRequest<I, O>(
@@ -216,24 +218,29 @@ export class Client {
         method.responseDeserialize,
         request,
         new Metadata(),
-        this.#callOptions(settings),
+        callOptions(limit),
         (error, response) => {
           signal.removeEventListener('abort', stop);
           if (error === null && response !== undefined) resolve(response);
-          else this.#explain(error).then(reject, reject);
+          else this.#explain(error, limit).then(reject, reject);
         },
       );
       signal.addEventListener('abort', stop, { once: true });
     });
   }
 
-  #callOptions(settings: CallSettings): CallOptions {
-    const timeoutMs = this.#options.timeoutMs ?? settings.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    return timeoutMs === 0 ? {} : { deadline: Date.now() + timeoutMs };
+  #limit(settings: CallSettings): Limit | undefined {
+    const ms = this.#options.timeoutMs ?? settings.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    return ms === 0 ? undefined : { ms, deadline: Date.now() + ms };
   }
 
-  async #explain(e: unknown): Promise<unknown> {
+  async #explain(e: unknown, limit: Limit | undefined): Promise<unknown> {
     if (!isServiceError(e)) return e;
+    // Before our own deadline it is the daemon that gave something up, and says what.
+    if (e.code === status.DEADLINE_EXCEEDED && limit !== undefined && Date.now() >= limit.deadline) {
+      const text = `no answer within ${limit.ms / 1000} s; --timeout says how long to wait`;
+      return new BerthError('deadline', text, { cause: e });
+    }
     // UNAVAILABLE is also what a daemon answers whose registry or network is down.
     if (e.code === status.UNAVAILABLE) {
       const refusal = await probe(this.#socket);
@@ -241,6 +248,17 @@ export class Client {
     }
     return new BerthError(KINDS.get(e.code) ?? 'internal', e.details || e.message, { cause: e });
   }
+}
+
+/** How long a call may take. */
+interface Limit {
+  ms: number;
+  /** Milliseconds since the epoch. */
+  deadline: number;
+}
+
+function callOptions(limit: Limit | undefined): CallOptions {
+  return limit === undefined ? {} : { deadline: limit.deadline };
 }
 
 function isServiceError(e: unknown): e is ServiceError {

@@ -448,6 +448,27 @@ describe('berth against berthd', () => {
     await removeAll();
   });
 
+  it('ends a command in a container at --timeout and at Ctrl-C, and says so', async () => {
+    await run(pod('long', container('main', 'sleep 100000')));
+    const asleep = async () => (await done('exec', 'long/main', '--', 'ps')).match(/sleep [78]$/gm) ?? [];
+    expect(await berth('--timeout', '1s', 'exec', 'long/main', '--', 'sleep', '7')).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'berth: no answer within 1 s; --timeout says how long to wait\n',
+    });
+    await expect.poll(asleep, POLL).toEqual([]);
+    const interrupted = berth('exec', 'long/main', '--', 'sleep', '8');
+    await expect.poll(asleep, POLL).toEqual(['sleep 8']);
+    interrupted.process.kill('SIGINT');
+    expect(await interrupted).toEqual({ code: 130, stdout: '', stderr: '' });
+    await expect.poll(asleep, POLL).toEqual([]);
+    expect(await berth('exec', 'long/main', '--', 'no-such-program')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^berth: .*"no-such-program".*\n$/),
+    });
+    await removeAll();
+  });
+
   it('says what to do when no daemon answers, and works again when one does', async () => {
     await run(pod('lasting', container('main', 'sleep 1000')));
     await berthd.stop('SIGKILL');
