@@ -1,0 +1,46 @@
+import { describe, expect, it, vi } from 'vitest';
+import { imageService, runtimeService } from '../../../cri/services.ts';
+import { loadProtos } from '../../../proto/load.ts';
+import type { Logger } from '../../../src/log.ts';
+import type { Services } from '../../../src/services.ts';
+
+const protos = loadProtos();
+const quiet = () => undefined;
+const log = { debug: quiet, info: quiet, warn: quiet } as unknown as Logger;
+/** Recovery that never ends. */
+const recovering = { log, ready: new Promise<void>(() => {}) };
+/** Nothing of the daemon is touched: a handler that is reached fails with INTERNAL. */
+const nothing = {} as Services;
+const runtime = runtimeService(nothing, recovering, protos.runtimeService);
+const image = imageService(nothing, recovering, protos.imageService);
+
+const call = () => ({ request: {}, on: quiet, getDeadline: () => Number.POSITIVE_INFINITY });
+type Unary = (call: unknown, callback: (error: unknown) => void) => void;
+
+describe('the services', () => {
+  it('have a handler for every RPC of the protocol', () => {
+    expect(Object.keys(runtime).sort()).toEqual(Object.keys(protos.runtimeService).sort());
+    expect(Object.keys(image).sort()).toEqual(Object.keys(protos.imageService).sort());
+    expect(Object.keys(runtime).length + Object.keys(image).length).toBe(41);
+  });
+
+  it.each(['Version', 'Status', 'RuntimeConfig', 'ImageFsInfo'])(
+    'answer %s while berthd recovers',
+    async (rpc) => {
+      const callback = vi.fn();
+      ((runtime[rpc] ?? image[rpc]) as Unary)(call(), callback);
+      await vi.waitFor(() => expect(callback).toHaveBeenCalled());
+    },
+  );
+
+  it.each([
+    ...['RunPodSandbox', 'StopPodSandbox', 'ListPodSandbox', 'PodSandboxStatus', 'CreateContainer'],
+    ...['StartContainer', 'StopContainer', 'ListContainers', 'ContainerStatus', 'ExecSync', 'PullImage'],
+    ...['ListImages', 'ImageStatus', 'RemoveImage', 'ContainerStats', 'UpdateRuntimeConfig'],
+  ])('keep %s waiting until it has', async (rpc) => {
+    const callback = vi.fn();
+    ((runtime[rpc] ?? image[rpc]) as Unary)(call(), callback);
+    await new Promise(setImmediate);
+    expect(callback).not.toHaveBeenCalled();
+  });
+});
