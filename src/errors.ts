@@ -66,6 +66,7 @@ export function kindOf(e: unknown): ErrorKind {
   if (e instanceof BerthError) return e.kind;
   if (e instanceof Error && e.name === 'AbortError') return 'cancelled';
   if (e instanceof Error && e.name === 'TimeoutError') return 'deadline';
+  if (isErrno(e, 'ENOSPC', 'EDQUOT')) return 'exhausted';
   return 'internal';
 }
 

@@ -80,7 +80,7 @@ export async function reapContainer(s: Services, id: string): Promise<void> {
     {
       what: 'processes',
       point: 'ContainerExit.processes',
-      undo: () => s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(10_000)),
+      undo: () => s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(5_000)),
     },
     { what: 'OCI runtime', point: 'ContainerExit.runtime', undo: async () => runtime?.delete(id) },
     { what: 'cgroup', point: 'ContainerExit.cgroup', undo: () => s.cgroups.remove(container.cgroup.path) },

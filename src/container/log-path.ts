@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { during, isErrno } from '../errors.ts';
 import type { ContainerPaths } from '../paths.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
 import type { ContainerConfig } from './config.ts';
@@ -21,5 +22,21 @@ export function containerLogPath(
 
 /** The kubelet makes the pod's directory, but crictl's users often do not. */
 export async function makeLogDirectory(logPath: string): Promise<void> {
-  await mkdir(dirname(logPath), { recursive: true, mode: 0o755 });
+  try {
+    await makeDirectories(dirname(logPath));
+  } catch (e: unknown) {
+    throw during('log directory', e);
+  }
+}
+
+/** Node's own recursive mkdir says ENOENT where the kernel says EROFS. */
+async function makeDirectories(dir: string): Promise<void> {
+  try {
+    await mkdir(dir, { mode: 0o755 });
+  } catch (e: unknown) {
+    if (isErrno(e, 'EEXIST')) return;
+    if (!isErrno(e, 'ENOENT')) throw e;
+    await makeDirectories(dirname(dir));
+    await makeDirectories(dir);
+  }
 }

@@ -3,7 +3,7 @@ import { run, runOk } from '../sys/exec.ts';
 import type { Mount } from './config.ts';
 
 /** A dead network mount would hold a file-system call for ever; milliseconds. */
-const SOURCE_TIMEOUT_MS = 20_000;
+const SOURCE_TIMEOUT_MS = 10_000;
 
 /**
  * Makes the host directories that mounts name and that do not exist yet, as Docker and containerd do.

@@ -1,11 +1,11 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, messageOf } from '../errors.ts';
 import type { Services } from '../services.ts';
+import { orAborted } from '../util/abort.ts';
 import { recordExit } from './exit.ts';
-import { containerState } from './record.ts';
+import { type ContainerRecord, containerState } from './record.ts';
 
 /** After SIGKILL only the kernel can hold a process; then the caller is told, milliseconds. */
-const KILL_WAIT_MS = 15_000;
+const KILL_WAIT_MS = 10_000;
 
 /**
  * StopContainer: the stop signal, the grace period, then SIGKILL to all of the container's cgroup.
@@ -36,17 +36,26 @@ async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise
     void sendStopSignal(s, id);
     await Promise.race([ended, graceOver]);
   }
-  if (s.containers.get(id)?.exit === undefined) {
-    await s.cgroups.kill(container.cgroup.path, AbortSignal.timeout(KILL_WAIT_MS));
-    await s.faults.at('StopContainer.killed');
-  }
-  const waiting = new AbortController();
-  const tooLong = delay(KILL_WAIT_MS, true, { signal: waiting.signal }).catch(() => false);
-  const stuck = await Promise.race([ended.then(() => false), tooLong]);
-  waiting.abort();
+  const patience = AbortSignal.timeout(KILL_WAIT_MS);
+  const problem = s.containers.get(id)?.exit === undefined ? await killAll(s, container, patience) : '';
+  await s.faults.at('StopContainer.killed');
+  await orAborted(ended, patience).catch(() => {});
   // With its end on record it is stopped, even when clearing up after it takes longer.
-  if (stuck && s.containers.get(id)?.exit === undefined) {
-    throw new BerthError('deadline', `SIGKILL did not end the container within ${KILL_WAIT_MS / 1000} s`);
+  if (s.containers.get(id)?.exit !== undefined) return;
+  throw new BerthError(
+    'deadline',
+    `SIGKILL did not end the container within ${KILL_WAIT_MS / 1000} s${problem}`,
+  );
+}
+
+/** @returns what went wrong, to be put after the message that the container still runs */
+async function killAll(s: Services, { id, cgroup }: ContainerRecord, signal: AbortSignal): Promise<string> {
+  try {
+    await s.cgroups.kill(cgroup.path, signal);
+    return '';
+  } catch (e: unknown) {
+    s.log.warn({ container: id, reason: messageOf(e) }, 'its processes could not be killed');
+    return `: ${messageOf(e)}`;
   }
 }
 

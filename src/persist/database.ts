@@ -103,9 +103,11 @@ export class Database {
     try {
       return fn();
     } catch (e: unknown) {
-      const damaged = e instanceof Error && 'errcode' in e && DAMAGED.has(Number(e.errcode) & 0xff);
-      const advice = damaged ? '; put back a copy, or move it away and begin without records' : '';
-      throw new BerthError('internal', `database ${this.#path}: ${messageOf(e)}${advice}`, { cause: e });
+      // The low byte of an extended code is the code itself.
+      const code = e instanceof Error && 'errcode' in e ? Number(e.errcode) & 0xff : undefined;
+      const advice = DAMAGED.has(code) ? '; put back a copy, or move it away and begin without records' : '';
+      const kind = code === SQLITE_FULL ? 'exhausted' : 'internal';
+      throw new BerthError(kind, `database ${this.#path}: ${messageOf(e)}${advice}`, { cause: e });
     }
   }
 }
@@ -118,5 +120,7 @@ function openPrivate(path: string): DatabaseSync {
   return new DatabaseSync(path, { timeout: 5000 });
 }
 
-/** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html); the low byte of an extended code. */
-const DAMAGED: ReadonlySet<number> = new Set([11, 26]);
+/** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html). */
+const DAMAGED: ReadonlySet<number | undefined> = new Set([11, 26]);
+/** No room for the file to grow. */
+const SQLITE_FULL = 13;

@@ -62,7 +62,7 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
       what: 'pause container',
       point: 'StopPodSandbox.pause',
       undo: async () => {
-        await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(10_000));
+        await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(5_000));
         await runtime?.delete(id);
       },
     },
