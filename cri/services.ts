@@ -83,12 +83,26 @@ const imageHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> =
   ImageFsInfo: [imageFsInfo, early],
 };
 
-/** Items per message of a streamed list: far below the 16 MiB that a client takes. */
-const CHUNK = 500;
+/**
+ * Bytes per message of a streamed list, far below the 16 MiB that a client takes. Labels and annotations
+ * make one item 200 bytes or more than a megabyte.
+ */
+const CHUNK_BYTES = 1024 * 1024;
 
 /** Sends a list in pieces. */
 async function sendChunks<T>(items: readonly T[], send: (chunk: T[]) => Promise<void>): Promise<void> {
-  for (let i = 0; i < items.length; i += CHUNK) await send(items.slice(i, i + CHUNK));
+  let chunk: T[] = [];
+  let bytes = 0;
+  for (const item of items) {
+    // Close enough, and the encoding's own length would cost encoding twice.
+    bytes += JSON.stringify(item).length;
+    chunk.push(item);
+    if (bytes < CHUNK_BYTES) continue;
+    await send(chunk);
+    chunk = [];
+    bytes = 0;
+  }
+  if (chunk.length > 0) await send(chunk);
 }
 
 /** The runtime service: the handlers above, the streamed lists, and UNIMPLEMENTED for all else. */

@@ -286,6 +286,17 @@ describe('status and lists', () => {
     );
   });
 
+  it('a list that is too big for one message can be streamed', async () => {
+    const pod = await pods.run();
+    const annotations = { big: 'x'.repeat(1_000_000) };
+    for (let i = 0; i < 18; i++) await pods.create(pod, { ...IDLE, annotations });
+    expect((await refusal(berthd.client.runtime('ListContainers', {}))).kind).toBe('exhausted');
+    const messages = (await callRaw(berthd, 'StreamContainers', {})) as ListContainersResponse__Output[];
+    expect(messages.flatMap((m) => m.containers).length).toBe(18);
+    const sizes = messages.map((m) => JSON.stringify(m).length);
+    expect(Math.max(...sizes)).toBeLessThan(4 << 20);
+  });
+
   it('what is not built answers UNIMPLEMENTED, streams too', async () => {
     const names = [
       ...['CheckpointContainer', 'GetContainerEvents'],
