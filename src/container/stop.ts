@@ -30,7 +30,8 @@ export async function stopContainer(s: Services, id: string, timeoutSeconds: num
 async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise<void>): Promise<void> {
   const ended = s.exits.ended(id);
   await s.faults.at('StopContainer.begun');
-  const container = s.containers.require(id);
+  const container = s.containers.get(id);
+  if (container === undefined) return;
   if (!atOnce && containerState(container) === 'running') {
     // Not waited for: an OCI runtime that hangs must not lengthen the grace.
     void sendStopSignal(s, id);
@@ -40,8 +41,10 @@ async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise
   const problem = s.containers.get(id)?.exit === undefined ? await killAll(s, container, patience) : '';
   await s.faults.at('StopContainer.killed');
   await orAborted(ended, patience).catch(() => {});
-  // With its end on record it is stopped, even when clearing up after it takes longer.
-  if (s.containers.get(id)?.exit !== undefined) return;
+  // With its end on record it is stopped, even when clearing up after it takes longer. One that is being
+  // removed meanwhile gets no such record.
+  const now = s.containers.get(id);
+  if (now?.phase !== 'live' || now.exit !== undefined) return;
   throw new BerthError(
     'deadline',
     `SIGKILL did not end the container within ${KILL_WAIT_MS / 1000} s${problem}`,
