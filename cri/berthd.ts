@@ -38,6 +38,7 @@ async function run(configFile: string | undefined): Promise<void> {
     process.exit(FAILED);
   });
   const notifier = new ServiceNotifier(process.env);
+  const asked = firstSignal();
   try {
     const node = await startNode(config, log);
     const server = await serve(node.services, node.recovered, config.listen).catch(async (e: unknown) => {
@@ -54,11 +55,11 @@ async function run(configFile: string | undefined): Promise<void> {
     const watchdogMs = notifier.watchdogIntervalMs;
     // It is the event loop's pulse that is shown.
     if (watchdogMs !== undefined) setInterval(() => tellAlive(notifier, log), watchdogMs).unref();
-    stopOnSignal(log, async () => {
-      notifier.stopping();
-      await server.close();
-      await node.close();
-    });
+    log.info({ signal: await asked }, 'stopping; pods go on');
+    notifier.stopping();
+    await server.close();
+    await node.close();
+    process.exit(0);
   } catch (e: unknown) {
     fail(messageOf(e), FAILED);
   }
@@ -73,23 +74,22 @@ function tellAlive(notifier: ServiceNotifier, log: Logger): void {
   }
 }
 
-/** The first signal ends calls in order, the second at once. Pods go on in either case. */
-function stopOnSignal(log: Logger, stop: () => Promise<void>): void {
-  let stopping = false;
+/**
+ * Resolves with the first signal that asks for an end; the second one ends the process at once. To be called
+ * before anything is started: a signal that came meanwhile is acted on when the start is complete, or
+ * what was made by then would stay.
+ */
+function firstSignal(): Promise<NodeJS.Signals> {
+  const { promise, resolve } = Promise.withResolvers<NodeJS.Signals>();
+  let isAsked = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
-      if (stopping) process.exit(FAILED);
-      stopping = true;
-      log.info({ signal }, 'stopping; pods go on');
-      stop().then(
-        () => process.exit(0),
-        (e: unknown) => {
-          log.error({ err: e }, 'the shutdown failed');
-          process.exit(FAILED);
-        },
-      );
+      if (isAsked) process.exit(FAILED);
+      isAsked = true;
+      resolve(signal);
     });
   }
+  return promise;
 }
 
 function fail(message: string, code: number): never {

@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { cgroupName } from '../../cgroups/index.ts';
-import { BerthError, during, notFound } from '../errors.ts';
+import { BerthError, during, messageOf, notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Image } from '../image/types.ts';
 import { createWithConmon, RuntimeCreateError, type Started } from '../runtime/oci/conmon.ts';
@@ -98,7 +98,10 @@ async function create(
     }
     s.containers.update(id, { ...made, phase: 'live' });
   } catch (e: unknown) {
-    await discardContainer(s, id);
+    // Its own failure must not hide the cause; what it leaves is on the to-do list.
+    await discardContainer(s, id).catch((err: unknown) =>
+      s.log.warn({ container: id, reason: messageOf(err) }, 'what was half made could not be taken down yet'),
+    );
     throw e;
   }
   if (s.containers.require(id).createError === undefined) watchContainer(s, id);

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { hostname as nodeName } from 'node:os';
 import { join } from 'node:path';
 import { type CgroupName, cgroupName } from '../../cgroups/index.ts';
-import { BerthError, during, invalid } from '../errors.ts';
+import { BerthError, during, invalid, messageOf } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Attachment } from '../network/attachment.ts';
 import type { OciRuntime } from '../runtime/oci/runtime.ts';
@@ -96,7 +96,10 @@ async function create(
     const made = await make(s, runtime, id, config, cgroup, attachment);
     s.sandboxes.update(id, { ...made, ips: made.attachment?.ips ?? [], phase: 'live' });
   } catch (e: unknown) {
-    await discardSandbox(s, id);
+    // Its own failure must not hide the cause; what it leaves is on the to-do list.
+    await discardSandbox(s, id).catch((err: unknown) =>
+      s.log.warn({ sandbox: id, reason: messageOf(err) }, 'what was half made could not be taken down yet'),
+    );
     throw e;
   }
   watchPause(s, id);

@@ -1,4 +1,5 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -108,6 +109,20 @@ describe('a daemon that was killed', () => {
     expect(runs(pid)).toBe(true);
     await berthd.start();
     expect(await pods.everything()).toEqual(before);
+  });
+
+  it('or told to end while it starts leaves nothing of the start', async () => {
+    const early = await Berthd.prepare();
+    try {
+      const child = spawn(PROGRAM, ['--config', early.configFile], { stdio: 'ignore' });
+      const ended = once(child, 'exit');
+      await until('it has begun', () => listMounts(path.join(early.dir, 'state')).length > 0);
+      child.kill('SIGTERM');
+      expect(await ended).toEqual([0, null]);
+      expect(listMounts(early.dir)).toEqual([]);
+    } finally {
+      expect(await early.close()).toEqual([]);
+    }
   });
 
   it('knows how containers ended meanwhile, and when', async () => {
