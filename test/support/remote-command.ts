@@ -69,6 +69,7 @@ export function exited(code: number): object {
 export async function upgrade(
   url: string,
   headers: Record<string, string | string[]>,
+  method = 'POST',
 ): Promise<{
   status: number;
   headers: NodeJS.Dict<string | string[]>;
@@ -77,7 +78,7 @@ export async function upgrade(
   body?: string;
 }> {
   const sent: ClientRequest = request(url, {
-    method: 'POST',
+    method,
     headers: { Connection: 'Upgrade', ...headers },
   });
   sent.end();

@@ -63,9 +63,11 @@ export class Channels {
     return output;
   }
 
-  /** Both at once. The client cannot end its half, so it ends when the socket closes. */
+  /** Both at once. Halves cannot end one by one: the client's does with this side's, or with the socket. */
   duplex(channel: number): Duplex {
-    const duplex = Duplex.from({ readable: this.input(channel), writable: this.output(channel) });
+    const output = this.output(channel);
+    output.once('finish', () => this.#end(channel));
+    const duplex = Duplex.from({ readable: this.input(channel), writable: output });
     duplex.on('error', () => {});
     return duplex;
   }
