@@ -60,7 +60,7 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
   // The socket is made with the umask's mode; whoever may connect rules the node.
   await chmod(path, 0o660);
   let closing: Promise<void> | undefined;
-  return { close: () => (closing ??= close(server, path)) };
+  return { close: () => (closing ??= close(s, server, path)) };
 }
 
 function bind(server: Server, listen: string): Promise<number> {
@@ -71,7 +71,9 @@ function bind(server: Server, listen: string): Promise<number> {
   });
 }
 
-async function close(server: Server, path: string): Promise<void> {
+async function close(s: Services, server: Server, path: string): Promise<void> {
+  // Calls that wait for events end only when their callers leave.
+  s.events.close();
   await new Promise<void>((resolve) => {
     const force = setTimeout(() => server.forceShutdown(), DRAIN_MS);
     server.tryShutdown(() => {

@@ -1,4 +1,6 @@
 import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { ContainerEventResponse } from '../proto/gen/runtime/v1/ContainerEventResponse.ts';
+import type { GetEventsRequest__Output } from '../proto/gen/runtime/v1/GetEventsRequest.ts';
 import type { StreamContainerStatsRequest__Output } from '../proto/gen/runtime/v1/StreamContainerStatsRequest.ts';
 import type { StreamContainersRequest__Output } from '../proto/gen/runtime/v1/StreamContainersRequest.ts';
 import type { StreamImagesRequest__Output } from '../proto/gen/runtime/v1/StreamImagesRequest.ts';
@@ -15,6 +17,7 @@ import { containerStatus } from './runtime-service/container-status.ts';
 import { createContainerRpc } from './runtime-service/create-container.ts';
 import { execRpc } from './runtime-service/exec.ts';
 import { execSyncRpc } from './runtime-service/exec-sync.ts';
+import { getContainerEvents } from './runtime-service/get-container-events.ts';
 import { collectStats, listContainerStats } from './runtime-service/list-container-stats.ts';
 import { listContainers } from './runtime-service/list-containers.ts';
 import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
@@ -135,6 +138,12 @@ export function runtimeService(
       async (request, send) =>
         sendChunks(await collectStats(s, request.filter), (chunk) => send({ container_stats: chunk })),
       quiet,
+    ),
+    GetContainerEvents: serverStream<GetEventsRequest__Output, ContainerEventResponse>(
+      'GetContainerEvents',
+      context,
+      (request, send, signal) => getContainerEvents(s, request, send, signal),
+      { quiet: true, endless: true },
     ),
   };
 }

@@ -1,8 +1,9 @@
-import type {
-  handleClientStreamingCall,
-  handleServerStreamingCall,
-  handleUnaryCall,
-  ServerWritableStream,
+import {
+  type handleClientStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type ServerWritableStream,
 } from '@grpc/grpc-js';
 import { BerthError, kindOf, messageOf } from '../src/errors.ts';
 import type { Logger } from '../src/log.ts';
@@ -21,6 +22,8 @@ export interface CallOptions {
   early?: boolean;
   /** A read that is asked every second: logged at debug only. */
   quiet?: boolean;
+  /** A stream without an end: its headers are sent at once, to tell the client that it listens from now on. */
+  endless?: boolean;
 }
 
 interface Call {
@@ -56,9 +59,11 @@ export function serverStream<I, O>(
   options: CallOptions = {},
 ): handleServerStreamingCall<I, O> {
   return (call) => {
-    void answer(name, context, call, options, (signal) =>
-      handler(call.request, (message) => write(call, message, signal), signal),
-    ).then(
+    void answer(name, context, call, options, (signal) => {
+      const work = handler(call.request, (message) => write(call, message, signal), signal);
+      if (options.endless === true) call.sendMetadata(new Metadata());
+      return work;
+    }).then(
       () => call.end(),
       (e: unknown) => fail(call, e),
     );

@@ -3,10 +3,12 @@ import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
 import type { CgroupDriver, CgroupMode } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
 import { Attachments } from './container/attachments.ts';
+import type { ContainerRecord } from './container/record.ts';
 import { CpuRates } from './container/stats.ts';
 import { StopLoops } from './container/stop-loop.ts';
 import { WritableLayerUsage } from './container/writable-layer-usage.ts';
 import { BerthError } from './errors.ts';
+import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
 import type { Logger } from './log.ts';
@@ -19,6 +21,7 @@ import { recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
 import { ExitWatch } from './runtime/exit-watch.ts';
 import { OciRuntime } from './runtime/oci/runtime.ts';
+import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
 import { StreamingServer } from './streaming/server.ts';
@@ -114,6 +117,10 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
   const { mode, manager } = detectCgroups();
   const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
   const faults = faultsOf(process.env);
+  const sandboxes = new RecordStore<SandboxRecord>(db, 'sandboxes', 'sandbox');
+  const containers = new RecordStore<ContainerRecord>(db, 'containers', 'container', {
+    sandbox_id: (c) => c.sandboxId,
+  });
   if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
   return {
     config,
@@ -135,8 +142,9 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
       logger: log,
     }),
     runtimes: runtimes(config, paths, cgroupDriver),
-    sandboxes: new RecordStore(db, 'sandboxes', 'sandbox'),
-    containers: new RecordStore(db, 'containers', 'container', { sandbox_id: (c) => c.sandboxId }),
+    sandboxes,
+    containers,
+    events: new Events(sandboxes, containers),
     exits: new ExitWatch(poller, log),
     streaming: await listenForStreams(config.streaming, log),
     attachments: new Attachments(poller),

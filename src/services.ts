@@ -5,6 +5,7 @@ import type { ContainerRecord } from './container/record.ts';
 import type { CpuRates } from './container/stats.ts';
 import type { StopLoops } from './container/stop-loop.ts';
 import type { WritableLayerUsage } from './container/writable-layer-usage.ts';
+import type { Events } from './events/events.ts';
 import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
 import type { Logger } from './log.ts';
@@ -41,6 +42,8 @@ export interface Services {
   readonly runtimes: ReadonlyMap<string, OciRuntime>;
   readonly sandboxes: RecordStore<SandboxRecord>;
   readonly containers: RecordStore<ContainerRecord>;
+  /** What happens to sandboxes and containers, for those who listen. */
+  readonly events: Events;
   readonly exits: ExitWatch;
   readonly streaming: StreamingServer;
   readonly attachments: Attachments;

@@ -5,6 +5,9 @@ import { decodeRecord, encodeRecord } from './json.ts';
 /** A record's columns beside `id` and `record`, computed from it: what the schema indexes or references. */
 export type ExtraColumns<T> = Readonly<Record<string, (record: T) => string>>;
 
+/** Told of a change: `before` is undefined for a new record, `after` for one that is gone. */
+export type RecordListener<T> = (before: T | undefined, after: T | undefined) => void;
+
 /**
  * One kind of record: all of them in memory for answers, each in its table for the next start.
  *
@@ -18,6 +21,7 @@ export class RecordStore<T extends { readonly id: string }> {
   readonly #deleteSql: string;
   readonly #extra: [string, (record: T) => string][];
   readonly #records = new Map<string, T>();
+  readonly #listeners: RecordListener<T>[] = [];
 
   /** `table` and the keys of `extra` are names from the schema, never input. */
   constructor(db: Database, table: string, noun: string, extra: ExtraColumns<T> = {}) {
@@ -48,9 +52,16 @@ export class RecordStore<T extends { readonly id: string }> {
     return this.#records.values();
   }
 
+  /** Calls `listener` at every change, in order, once it is on disk and in memory. It must not throw. */
+  onChange(listener: RecordListener<T>): void {
+    this.#listeners.push(listener);
+  }
+
   put(record: T): void {
+    const before = this.#records.get(record.id);
     this.#db.run(this.#upsert, record.id, ...this.#extra.map(([, of]) => of(record)), encodeRecord(record));
     this.#records.set(record.id, record);
+    for (const listener of this.#listeners) listener(before, record);
   }
 
   /** Replaces members of a record; returns the new one. @throws BerthError `notFound`. */
@@ -62,7 +73,9 @@ export class RecordStore<T extends { readonly id: string }> {
 
   /** Absent is done. */
   delete(id: string): void {
+    const before = this.#records.get(id);
     this.#db.run(this.#deleteSql, id);
     this.#records.delete(id);
+    if (before !== undefined) for (const listener of this.#listeners) listener(before, undefined);
   }
 }
