@@ -36,7 +36,8 @@ export function wrap(action: string, path: string, e: unknown): CgroupError {
 
 /** Content of a cgroup file, or undefined when it (or its cgroup) does not exist. */
 export function readOptional(dir: string, file: string): string | undefined {
-  const path = join(dir, file);
+  // Not `join`, which takes longer than the kernel does for the file.
+  const path = `${dir}/${file}`;
   try {
     // Kernel files have size 0: readFileSync reads until the end, in as many pieces as seq_file gives.
     return readFileSync(path, 'utf8');

@@ -37,6 +37,19 @@ export function parseFlatKeyed(text: string | undefined): Map<string, bigint> {
   return out;
 }
 
+/**
+ * Single values of a flat keyed file, each looked for when it is asked for: memory.stat has forty lines, and
+ * five of them, for every container of the node, are wanted every few seconds.
+ */
+export function flatReader(text = ''): (key: string) => bigint | undefined {
+  return (key) => {
+    const start = text.startsWith(`${key} `) ? 0 : text.indexOf(`\n${key} `) + 1;
+    if (start === 0 && !text.startsWith(`${key} `)) return undefined;
+    const end = text.indexOf('\n', start);
+    return parseUint(text.slice(start + key.length + 1, end === -1 ? undefined : end));
+  };
+}
+
 /** Nested keyed files (`key sub=value sub=value` a line: io.stat). Pairs of another shape are skipped. */
 export function parseNestedKeyed(text: string | undefined): Map<string, Map<string, string>> {
   const out = new Map<string, Map<string, string>>();

@@ -19,7 +19,7 @@ export function stats(cpu: string | undefined, cpuacct: string | undefined): Cpu
     systemNs = toNs(ticks.get('system'));
   }
   return {
-    usageNs: parseUint(read('cpuacct.usage')),
+    usageNs: cpuacct === undefined ? undefined : usageNs(cpuacct),
     userNs,
     systemNs,
     nrPeriods: bandwidth.get('nr_periods'),
@@ -27,6 +27,11 @@ export function stats(cpu: string | undefined, cpuacct: string | undefined): Cpu
     // Nanoseconds here, microseconds (throttled_usec) on v2.
     throttledNs: bandwidth.get('throttled_time'),
   };
+}
+
+/** @param cpuacct directory in the cpuacct hierarchy */
+export function usageNs(cpuacct: string): bigint | undefined {
+  return parseUint(readOptional(cpuacct, 'cpuacct.usage'));
 }
 
 export function readResources(dir: string): Resources {

@@ -11,13 +11,16 @@ import { psiStats } from '../psi.ts';
 import { v1Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type { CgroupManager, CgroupMode, CgroupStats, PsiStats, Resources } from '../types.ts';
+import type { CgroupManager, CgroupMode, CgroupStats, CgroupUsage, PsiStats, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
 import { inheritCpuset } from './cpuset.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
 import * as io from './io.ts';
 import * as memory from './memory.ts';
+
+/** A directory in which no file is: that of a controller which the host does not have. */
+const NOWHERE = '/nonexistent';
 
 /**
  * Manager of v1 hierarchies, and of the v2 tree mounted beside them on a hybrid host: OCI runtimes
@@ -69,16 +72,24 @@ export class V1Manager implements CgroupManager {
   stats(path: string): CgroupStats | undefined {
     if (!this.exists(path)) return undefined;
     const [memoryDir, pidsDir, ioDir] = ['memory', 'pids', 'blkio'].map((c) => this.#dir(path, c));
-    const none = '/nonexistent';
     return {
       timestampNs: BigInt(Date.now()) * 1_000_000n,
       cpu: cpu.stats(this.#dir(path, 'cpu'), this.#dir(path, 'cpuacct')),
-      memory: memory.stats(memoryDir ?? none),
-      pids: pids.stats(pidsDir ?? none),
+      memory: memory.stats(memoryDir ?? NOWHERE),
+      pids: pids.stats(pidsDir ?? NOWHERE),
       io: ioDir === undefined ? [] : io.stats(ioDir),
       psi: this.#psi(path),
       oomKills: this.oomKills(path),
     };
+  }
+
+  usage(path: string): CgroupUsage | undefined {
+    const [memoryDir, cpuacct] = [this.#dir(path, 'memory'), this.#dir(path, 'cpuacct')];
+    const timestampNs = BigInt(Date.now()) * 1_000_000n;
+    const usageNs = cpuacct === undefined ? undefined : cpu.usageNs(cpuacct);
+    const used = memory.stats(memoryDir ?? NOWHERE);
+    if (usageNs === undefined && used.usageBytes === undefined && !this.exists(path)) return undefined;
+    return { timestampNs, cpu: { usageNs }, memory: used, psi: this.#psi(path) };
   }
 
   oomKills(path: string): bigint | undefined {

@@ -1,5 +1,5 @@
 import { readOptional, write } from '../io.ts';
-import { parseFlatKeyed, parseUint } from '../parse.ts';
+import { flatReader, parseFlatKeyed, parseUint } from '../parse.ts';
 import { subtree } from '../tree.ts';
 import type { MemoryStats, Resources } from '../types.ts';
 
@@ -21,9 +21,9 @@ function atLeast0(value: bigint): bigint {
 export function stats(dir: string): MemoryStats {
   const usageBytes = parseUint(readOptional(dir, 'memory.usage_in_bytes'));
   const limitBytes = limit(dir, LIMIT);
-  const stat = parseFlatKeyed(readOptional(dir, 'memory.stat'));
+  const stat = flatReader(readOptional(dir, 'memory.stat'));
   // total_* covers the subtree, as every v2 figure does.
-  const inactive = stat.get('total_inactive_file');
+  const inactive = stat('total_inactive_file');
   const workingSetBytes =
     usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
   const withSwap = parseUint(readOptional(dir, 'memory.memsw.usage_in_bytes'));
@@ -32,14 +32,14 @@ export function stats(dir: string): MemoryStats {
     usageBytes,
     limitBytes,
     workingSetBytes,
-    rssBytes: stat.get('total_rss'),
-    cacheBytes: stat.get('total_cache'),
+    rssBytes: stat('total_rss'),
+    cacheBytes: stat('total_cache'),
     availableBytes:
       limitBytes === undefined || workingSetBytes === undefined
         ? undefined
         : atLeast0(limitBytes - workingSetBytes),
-    pageFaults: stat.get('total_pgfault'),
-    majorPageFaults: stat.get('total_pgmajfault'),
+    pageFaults: stat('total_pgfault'),
+    majorPageFaults: stat('total_pgmajfault'),
     // memsw counts memory and swap together.
     swapUsageBytes:
       withSwap === undefined || usageBytes === undefined ? undefined : atLeast0(withSwap - usageBytes),

@@ -9,7 +9,7 @@ import { psiStats } from '../psi.ts';
 import { v2Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type { CgroupManager, CgroupStats, Resources } from '../types.ts';
+import type { CgroupManager, CgroupStats, CgroupUsage, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
@@ -51,6 +51,15 @@ export class V2Manager implements CgroupManager {
 
   procs(path: string): number[] {
     return procsOf([this.#dir(path)]);
+  }
+
+  usage(path: string): CgroupUsage | undefined {
+    const dir = this.#dir(path);
+    const timestampNs = BigInt(Date.now()) * 1_000_000n;
+    const used = cpu.stats(dir);
+    // Every cgroup has cpu.stat.
+    if (used.usageNs === undefined && !existsSync(dir)) return undefined;
+    return { timestampNs, cpu: used, memory: memory.stats(dir), psi: psiStats(dir) };
   }
 
   stats(path: string): CgroupStats | undefined {

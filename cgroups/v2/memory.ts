@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { CgroupError, readOptional, write, writeOptional } from '../io.ts';
-import { limited, parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
+import { flatReader, limited, parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
 import type { MemoryStats, Resources } from '../types.ts';
 
 function atLeast0(value: bigint): bigint {
@@ -10,22 +10,22 @@ function atLeast0(value: bigint): bigint {
 export function stats(dir: string): MemoryStats {
   const usageBytes = parseUint(readOptional(dir, 'memory.current'));
   const limitBytes = limited(parseMax(readOptional(dir, 'memory.max')));
-  const stat = parseFlatKeyed(readOptional(dir, 'memory.stat'));
-  const inactive = stat.get('inactive_file');
+  const stat = flatReader(readOptional(dir, 'memory.stat'));
+  const inactive = stat('inactive_file');
   const workingSetBytes =
     usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
   return {
     usageBytes,
     limitBytes,
     workingSetBytes,
-    rssBytes: stat.get('anon'),
-    cacheBytes: stat.get('file'),
+    rssBytes: stat('anon'),
+    cacheBytes: stat('file'),
     availableBytes:
       limitBytes === undefined || workingSetBytes === undefined
         ? undefined
         : atLeast0(limitBytes - workingSetBytes),
-    pageFaults: stat.get('pgfault'),
-    majorPageFaults: stat.get('pgmajfault'),
+    pageFaults: stat('pgfault'),
+    majorPageFaults: stat('pgmajfault'),
     swapUsageBytes: parseUint(readOptional(dir, 'memory.swap.current')),
     swapLimitBytes: limited(parseMax(readOptional(dir, 'memory.swap.max'))),
   };

@@ -1,4 +1,4 @@
-import type { CgroupStats } from '../../cgroups/index.ts';
+import type { CgroupUsage } from '../../cgroups/index.ts';
 import type { Services } from '../services.ts';
 import type { ContainerRecord } from './record.ts';
 import type { LayerUsage } from './writable-layer-usage.ts';
@@ -6,7 +6,7 @@ import type { LayerUsage } from './writable-layer-usage.ts';
 /** One reading of a container's use of the node. */
 export interface ContainerStats {
   readonly record: ContainerRecord;
-  readonly cgroup: CgroupStats;
+  readonly cgroup: CgroupUsage;
   /** CPU use since the reading before, nanoseconds per second; undefined at the first one. */
   readonly usageNanoCores?: bigint;
   readonly writableLayer?: LayerUsage;
@@ -20,7 +20,7 @@ export class CpuRates {
   readonly #last = new Map<string, { timestampNs: bigint; usageNs: bigint; rate?: bigint }>();
 
   /** Nanocores since the last reading that is old enough, or undefined. */
-  rate(id: string, { timestampNs, cpu }: CgroupStats): bigint | undefined {
+  rate(id: string, { timestampNs, cpu }: CgroupUsage): bigint | undefined {
     if (cpu.usageNs === undefined) return undefined;
     const last = this.#last.get(id);
     if (last === undefined) {
@@ -44,7 +44,7 @@ export class CpuRates {
 export async function containerStats(s: Services, id: string): Promise<ContainerStats | undefined> {
   const record = s.containers.get(id);
   if (record?.phase !== 'live') return undefined;
-  const cgroup = s.cgroups.stats(record.cgroup.path);
+  const cgroup = s.cgroups.usage(record.cgroup.path);
   if (cgroup === undefined) return undefined;
   const rate = s.cpuRates.rate(id, cgroup);
   return {

@@ -33,6 +33,8 @@ describe('a cgroup captured on a hybrid host', () => {
 
   it('gives neutral stats, with pressure from the v2 side', () => {
     const stats = manager.stats('/pod');
+    const { cpu, memory, psi } = stats ?? {};
+    expect(manager.usage('/pod')).toMatchObject({ cpu: { usageNs: cpu?.usageNs }, memory, psi });
     expect(stats).toMatchObject({
       cpu: {
         usageNs: 187_924_665n,
@@ -78,6 +80,7 @@ describe('a cgroup captured on a hybrid host', () => {
   it('says nothing of an absent cgroup', () => {
     expect(manager.exists('/absent')).toBe(false);
     expect(manager.stats('/absent')).toBeUndefined();
+    expect(manager.usage('/absent')).toBeUndefined();
     expect(manager.oomKills('/absent')).toBeUndefined();
     expect(manager.procs('/absent')).toEqual([]);
     expect(manager.readResources('/absent')).toEqual({});

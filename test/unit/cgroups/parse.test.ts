@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseHierarchies } from '../../../cgroups/mountinfo.ts';
 import {
+  flatReader,
   parseFlatKeyed,
   parseInt64,
   parseMax,
@@ -47,6 +48,14 @@ describe('keyed files', () => {
       ['usage_usec', 12n],
       ['nr_periods', 3n],
     ]);
+  });
+
+  it('finds one flat key as all are found', () => {
+    const text = 'usage_usec 12\n\nbad\n x 1\nneg -1\nnr_periods 3\ntotal_rss 4\nrss 5';
+    const read = flatReader(text);
+    const keys = ['usage_usec', 'bad', 'x', 'neg', 'nr_periods', 'rss', 'total_rss', 'periods', 'usage', ''];
+    expect(keys.map(read)).toEqual(keys.map((key) => parseFlatKeyed(text).get(key)));
+    expect(flatReader(undefined)('rss')).toBeUndefined();
   });
 
   it('reads nested keys, also of a line without any', () => {

@@ -25,6 +25,8 @@ const put = (name: string, text: string) => writeFileSync(join(root, name), text
 describe('stats', () => {
   it('of a cgroup with limits', () => {
     const stats = manager.stats('/pod');
+    const { cpu, memory, psi } = stats ?? {};
+    expect(manager.usage('/pod')).toMatchObject({ cpu, memory, psi });
     expect(stats).toMatchObject({
       cpu: {
         usageNs: 9_007_199_254_740_993_000n,
@@ -74,6 +76,7 @@ describe('stats', () => {
       oomKills: 0n,
     });
     expect(manager.stats('/absent')).toBeUndefined();
+    expect(manager.usage('/absent')).toBeUndefined();
   });
 });
 
