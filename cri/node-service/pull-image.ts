@@ -2,7 +2,13 @@ import type { PullImageRequest__Output } from '../../proto/gen/berth/v1/PullImag
 import type { PullProgress } from '../../proto/gen/berth/v1/PullProgress.ts';
 import type { Services } from '../../src/services.ts';
 
-const phases = { download: 'DOWNLOADING', unpack: 'UNPACKING', done: 'DONE' } as const;
+const phases = {
+  waiting: 'WAITING',
+  download: 'DOWNLOADING',
+  unpack: 'UNPACKING',
+  done: 'DONE',
+  exists: 'EXISTS',
+} as const;
 
 /** PullImage with progress per layer; cancelled when the client goes away. */
 export async function pullWithProgress(

@@ -1,13 +1,12 @@
-import { BerthError } from '../errors.ts';
+import { BerthError, kindOf } from '../errors.ts';
 import type { Faults } from '../faults.ts';
-import type { SingleFlight } from '../util/single-flight.ts';
+import { orAborted } from '../util/abort.ts';
 import type { ContentStore } from './content.ts';
-import { joinOrDo } from './join.ts';
+import type { BlobSource, Fetches } from './fetches.ts';
 import type { LayerStore } from './layers.ts';
 import type { Leases } from './leases.ts';
 import { chainIds, type Descriptor, MAX_MANIFEST_BYTES, type Manifest, parseConfig } from './manifest.ts';
 import { formatPlatform, type Platform, platformMatch } from './platform.ts';
-import type { Semaphore } from './semaphore.ts';
 import type { ImageStore } from './store.ts';
 import type { Image } from './types.ts';
 
@@ -19,26 +18,20 @@ export interface ImageDeps {
   store: ImageStore;
   platform: Platform;
   faults: Faults;
-  /** Blobs being fetched, by digest. */
-  fetching: SingleFlight<void>;
+  fetches: Fetches;
 }
 
-/** How far one blob is. `phase` `done` is reported once, also for what was there already. */
+/**
+ * How far one layer is. `waiting` is for a turn to download, `exists` for one that is here already; `unpack`
+ * begins for the reader when the download has ended, though much of it may be done by then.
+ */
 export interface Progress {
   digest: string;
   /** Bytes of the blob. */
   totalBytes: number;
-  /** While downloading, bytes of the blob that arrived; while unpacking, all of them. */
+  /** Bytes of the blob that arrived. */
   doneBytes: number;
-  phase: 'download' | 'unpack' | 'done';
-}
-
-/** Where blobs come from. */
-export interface BlobSource {
-  /** The bytes of a blob, not yet verified. */
-  fetch(descriptor: Descriptor, signal: AbortSignal): AsyncIterable<Uint8Array>;
-  /** Bounds how many blobs are fetched at once. */
-  slots: Semaphore;
+  phase: 'waiting' | 'download' | 'unpack' | 'done' | 'exists';
 }
 
 /** An image to be made of a manifest. */
@@ -54,9 +47,6 @@ export interface Assembly {
   onProgress?: (progress: Progress) => void;
 }
 
-/** Bytes of one layer blob; far above what registries take. */
-const MAX_LAYER_BYTES = 128 * 2 ** 30;
-
 /**
  * Gets what a manifest names, unpacks its layers and records the image. When it fails, everything it began
  * has ended by the time it throws; what was fetched by then is left to collection.
@@ -67,17 +57,14 @@ export async function assemble(deps: ImageDeps, assembly: Assembly): Promise<Ima
   const { manifest, what, source, documents } = assembly;
   const { content } = deps;
   using leases = new DisposableStack();
-  const fetch = (descriptor: Descriptor, signal: AbortSignal): Promise<void> => {
-    leases.use(deps.leases.hold(descriptor.digest));
-    return fetchBlob(deps, source, descriptor, signal, assembly.onProgress);
-  };
+  for (const { digest } of [manifest.config, ...manifest.layers]) leases.use(deps.leases.hold(digest));
   if (manifest.config.size > MAX_MANIFEST_BYTES) {
     throw new BerthError(
       'exhausted',
       `${what}: a config of ${manifest.config.size} bytes, more than ${MAX_MANIFEST_BYTES}`,
     );
   }
-  await fetch(manifest.config, assembly.signal);
+  await deps.fetches.get(source, manifest.config, assembly.signal);
   const config = parseConfig(
     await content.read(manifest.config.digest, MAX_MANIFEST_BYTES),
     `${what}: config`,
@@ -90,7 +77,7 @@ export async function assemble(deps: ImageDeps, assembly: Assembly): Promise<Ima
   }
   const chain = chainIds(config.diffIds);
   for (const chainId of chain) leases.use(deps.leases.hold(chainId));
-  await getLayers(deps, assembly, chain, config.diffIds, fetch);
+  await getLayers(deps, assembly, chain, config.diffIds);
   const blobs = [...new Set([...documents, manifest.config.digest, ...manifest.layers.map((l) => l.digest)])];
   await deps.faults.at('PullImage.record');
   const image = deps.store.put({
@@ -111,34 +98,26 @@ async function getLayers(
   assembly: Assembly,
   chain: readonly string[],
   diffIds: readonly string[],
-  fetch: (descriptor: Descriptor, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const failure = new AbortController();
   const signal = AbortSignal.any([assembly.signal, failure.signal]);
-  const report = assembly.onProgress ?? (() => {});
   const tasks: Promise<void>[] = [];
   for (const [i, layer] of assembly.manifest.layers.entries()) {
     const belowReady = Promise.all(tasks);
     // Whoever needs it awaits it; a layer that fails first has not got that far.
     belowReady.catch(() => {});
-    const get = async (): Promise<void> => {
-      await fetch(layer, signal);
-      const progress = { digest: layer.digest, totalBytes: layer.size, doneBytes: layer.size };
-      report({ ...progress, phase: 'unpack' });
-      await deps.layers.ensure({
-        chainId: chain[i] ?? '',
-        diffId: diffIds[i] ?? '',
-        blob: deps.content.path(layer.digest),
-        below: chain.slice(0, i),
-        belowReady,
-        signal,
-        onProgress: () => report({ ...progress, phase: 'unpack' }),
-      });
-      await deps.faults.at('PullImage.layer');
-      report({ ...progress, phase: 'done' });
-    };
+    const task = getLayer(deps, {
+      layer,
+      chainId: chain[i] ?? '',
+      diffId: diffIds[i] ?? '',
+      below: chain.slice(0, i),
+      belowReady,
+      source: assembly.source,
+      signal,
+      report: assembly.onProgress ?? (() => {}),
+    });
     tasks.push(
-      get().catch((e: unknown) => {
+      task.catch((e: unknown) => {
         failure.abort(new DOMException('another layer failed', 'AbortError'));
         throw e;
       }),
@@ -160,28 +139,65 @@ function isAbort(e: unknown): boolean {
   );
 }
 
-/** Stores one blob unless it is there. The digest is held. */
-export async function fetchBlob(
-  deps: Pick<ImageDeps, 'content' | 'fetching' | 'faults'>,
-  source: BlobSource,
-  descriptor: Descriptor,
-  signal: AbortSignal,
-  onProgress: (progress: Progress) => void = () => {},
-): Promise<void> {
-  const { digest, size } = descriptor;
-  const isDone = (): boolean => deps.content.size(digest) !== undefined;
-  const report = (doneBytes: number): void => {
-    onProgress({ digest, totalBytes: size, doneBytes, phase: 'download' });
-  };
-  await joinOrDo(deps.fetching, digest, signal, isDone, () =>
-    source.slots.run(signal, async () => {
-      report(0);
-      await deps.content.write(
-        source.fetch(descriptor, signal),
-        { digest, size, limit: MAX_LAYER_BYTES },
-        report,
-      );
-      await deps.faults.at('PullImage.blob');
-    }),
+/** What is to be done about one layer. */
+interface LayerTask {
+  layer: Descriptor;
+  chainId: string;
+  diffId: string;
+  /** Chain IDs of the layers below, base first, and when they are there. */
+  below: readonly string[];
+  belowReady: Promise<unknown>;
+  source: BlobSource;
+  signal: AbortSignal;
+  report: (progress: Progress) => void;
+}
+
+/** Gets a layer's blob and unpacks it, the latter while the former goes on. */
+async function getLayer(deps: ImageDeps, task: LayerTask): Promise<void> {
+  const { layer, signal } = task;
+  const tell = (phase: Progress['phase'], doneBytes = layer.size): void =>
+    task.report({ digest: layer.digest, totalBytes: layer.size, doneBytes, phase });
+  if (deps.content.size(layer.digest) !== undefined && deps.layers.has(task.chainId)) return tell('exists');
+  tell('waiting', 0);
+  // What it joined may fail for reasons that are another pull's; then it goes on by itself.
+  while (!(await tryLayer(deps, task, tell))) signal.throwIfAborted();
+  await deps.faults.at('PullImage.layer');
+  tell('done');
+}
+
+/** @returns false when a fetch that another pull had begun failed */
+async function tryLayer(
+  deps: ImageDeps,
+  { layer, chainId, diffId, below, belowReady, source, signal }: LayerTask,
+  tell: (phase: Progress['phase'], doneBytes?: number) => void,
+): Promise<boolean> {
+  const stop = new AbortController();
+  const both = AbortSignal.any([signal, stop.signal]);
+  const fetch = deps.fetches.begin(source, layer, both, (bytes) => tell('download', bytes));
+  const fetched = orAborted(fetch.done, both).then(
+    () => tell('unpack'),
+    (e: unknown) => {
+      stop.abort(e);
+      throw e;
+    },
   );
+  fetched.catch(() => {});
+  const job = { chainId, diffId, below, belowReady, blob: fetch.growth, blobBytes: layer.size, signal: both };
+  const unpacked = deps.layers.ensure({ ...job, stored: fetched }).catch((e: unknown) => {
+    // A damaged download is told by its digest, which says more than what the unpacking stumbled over.
+    if (kindOf(e) !== 'invalid') stop.abort(e);
+    throw e;
+  });
+  const [fetching, unpacking] = await Promise.allSettled([fetched, unpacked]);
+  // Its own fetch must have put away what it began.
+  if (!fetch.isJoined) await fetch.done.catch(() => {});
+  signal.throwIfAborted();
+  // Whichever failed first stopped the other with its own error.
+  if (fetching.status === 'rejected') {
+    const isUnpacking = unpacking.status === 'rejected' && unpacking.reason === fetching.reason;
+    if (fetch.isJoined && !isUnpacking) return false;
+    throw fetching.reason;
+  }
+  if (unpacking.status === 'rejected') throw unpacking.reason;
+  return true;
 }

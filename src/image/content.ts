@@ -4,6 +4,16 @@ import { type FileHandle, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError, isErrno } from '../errors.ts';
 import type { Database } from '../persist/database.ts';
+import { Growth } from './growth.ts';
+
+export interface WriteOptions {
+  /** Called with the bytes so far. */
+  onBytes?: ((total: number) => void) | undefined;
+  /** Called with the digest before the blob gets its name, to take a lease where it was not known before. */
+  hold?: (digest: string) => void;
+  /** For those who read along. */
+  growth?: Growth;
+}
 
 /**
  * Blobs by digest: `<root>/content/<algorithm>/<hex>`. What is being fetched is in `<root>/ingest` and
@@ -42,6 +52,13 @@ export class ContentStore {
     return readFile(this.path(digest));
   }
 
+  /** A stored blob to be read. @throws BerthError `notFound` */
+  stored(digest: string): Growth {
+    const size = this.size(digest);
+    if (size === undefined) throw new BerthError('notFound', `blob ${digest} not found`);
+    return Growth.stored(this.path(digest), Number(size));
+  }
+
   /** A new file in the ingest folder, which `discard` or `Ingest.commit` ends. */
   async ingest(): Promise<{ path: string; file: FileHandle }> {
     const path = join(this.#root, 'ingest', randomBytes(12).toString('hex'));
@@ -59,11 +76,10 @@ export class ContentStore {
   async write(
     source: AsyncIterable<Uint8Array>,
     expected: { digest?: string; size?: number; limit: number },
-    onBytes?: (total: number) => void,
-    /** Called with the digest before the blob gets its name, to take a lease where it was not known before. */
-    hold?: (digest: string) => void,
+    { onBytes, hold, growth = new Growth() }: WriteOptions = {},
   ): Promise<{ digest: string; size: number }> {
     const { path, file } = await this.ingest();
+    growth.begin(path);
     const wanted = expected.digest ?? 'sha256:';
     const algorithm = wanted.slice(0, wanted.indexOf(':'));
     const hash = createHash(algorithm);
@@ -76,6 +92,7 @@ export class ContentStore {
           if (size > limit) throw new BerthError('invalid', `blob ${wanted} has more than ${limit} bytes`);
           hash.update(chunk);
           await writeAll(file, chunk);
+          growth.grow(size);
           onBytes?.(size);
         }
         await file.sync();
@@ -91,6 +108,7 @@ export class ContentStore {
       }
       hold?.(digest);
       this.#adopt(path, digest, size);
+      growth.complete(this.path(digest));
       return { digest, size };
     } catch (e: unknown) {
       await rm(path, { force: true });

@@ -2,10 +2,10 @@ import { BerthError } from '../errors.ts';
 import { type Faults, noFaults } from '../faults.ts';
 import type { Logger } from '../log.ts';
 import type { Database } from '../persist/database.ts';
-import { SingleFlight } from '../util/single-flight.ts';
 import type { ImageDeps } from './assemble.ts';
 import { collect } from './collect.ts';
 import { ContentStore } from './content.ts';
+import { Fetches } from './fetches.ts';
 import { fsInfo, type ImageFsUsage } from './fs-info.ts';
 import { type ImportOptions, importArchive } from './import.ts';
 import { LayerStore } from './layers.ts';
@@ -45,16 +45,17 @@ export class Images {
   readonly #running = new Set<Promise<unknown>>();
 
   constructor(options: ImagesOptions) {
-    const { db, root } = options;
+    const { db, root, faults = noFaults } = options;
     this.#options = options;
+    const content = new ContentStore(root, db);
     this.#deps = {
-      content: new ContentStore(root, db),
+      content,
       layers: new LayerStore(root, db),
       leases: new Leases(),
       store: new ImageStore(db, pinnedMatcher(options.pinnedGlobs)),
       platform: options.platform ?? hostPlatform(),
-      faults: options.faults ?? noFaults,
-      fetching: new SingleFlight(),
+      faults,
+      fetches: new Fetches(content, faults),
     };
     this.#pulls = new Pulls({ ...this.#deps, hostsDir: options.hostsDir });
   }

@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { BerthError } from '../errors.ts';
 import { Archive } from './archive.ts';
-import { assemble, type BlobSource, fetchBlob, type ImageDeps, type Progress } from './assemble.ts';
+import { assemble, type ImageDeps, type Progress } from './assemble.ts';
+import type { BlobSource } from './fetches.ts';
 import {
   choosePlatform,
   type Descriptor,
@@ -135,7 +136,7 @@ async function findManifest(
     throw new BerthError('invalid', `${what}: a manifest of more than ${MAX_MANIFEST_BYTES} bytes`);
   }
   leases.use(deps.leases.hold(entry.digest));
-  await fetchBlob(deps, sourceOf(archive), entry, signal);
+  await deps.fetches.get(sourceOf(archive), entry, signal);
   documents.push(entry.digest);
   const document = parseDocument(
     await deps.content.read(entry.digest, MAX_MANIFEST_BYTES),
@@ -167,9 +168,10 @@ async function importDocker(job: Job): Promise<Image[]> {
     using leases = new DisposableStack();
     // This format has no digests: what is stored gets the one that its bytes have.
     const store = async (entry: string, limit: number): Promise<Descriptor> => {
-      const written = await deps.content.write(archive.stream(entry), { limit }, undefined, (digest) => {
+      const hold = (digest: string): void => {
         leases.use(deps.leases.hold(digest));
-      });
+      };
+      const written = await deps.content.write(archive.stream(entry), { limit }, { hold });
       return { mediaType: '', ...written };
     };
     const manifest: Manifest = { config: await store(item.Config, MAX_MANIFEST_BYTES), layers: [] };

@@ -1,18 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { chmod, chown, lstat, mkdir, readdir, utimes } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { BerthError } from '../errors.ts';
 import type { Database } from '../persist/database.ts';
 import { run } from '../sys/exec.ts';
+import { orAborted } from '../util/abort.ts';
 import { SingleFlight } from '../util/single-flight.ts';
+import type { Growth } from './growth.ts';
 import { joinOrDo } from './join.ts';
-import { Semaphore } from './semaphore.ts';
 import type { UnpackResult } from './unpack/protocol.ts';
 import { unpackLayer } from './unpack/run.ts';
+import { UnpackSlots } from './unpack/slots.ts';
 
-/** Layers unpacked at once in the daemon: more would only fight for the same disk and processors. */
-const UNPACK_SLOTS = 2;
+/**
+ * Layers unpacked at once in the daemon: more than there are processors would only fight for them. One more
+ * than that, as a layer that is being downloaded waits half of the time.
+ */
+const UNPACK_SLOTS = Math.min(Math.max(availableParallelism(), 2), 8) + 1;
 /** Milliseconds for removing one layer's files. */
 const REMOVE_MS = 600_000;
 /** Prefix of folders that are no layers: being unpacked, or being removed. */
@@ -22,8 +28,12 @@ const TEMPORARY = '.tmp-';
 export interface LayerJob {
   chainId: string;
   diffId: string;
-  /** Path of the stored blob. */
-  blob: string;
+  /** Stored, or being fetched. */
+  blob: Growth;
+  /** Of the whole blob, in bytes. */
+  blobBytes: number;
+  /** Resolves when the blob is stored and verified; the layer does not count before. */
+  stored: Promise<unknown>;
   /** Chain IDs of the layers below, base first. */
   below: readonly string[];
   /** Resolves when all of `below` are there. */
@@ -47,7 +57,7 @@ export class LayerStore {
   readonly #root: string;
   readonly #db: Database;
   readonly #inFlight = new SingleFlight<void>();
-  readonly #slots = new Semaphore(UNPACK_SLOTS);
+  readonly #slots = new UnpackSlots(UNPACK_SLOTS);
 
   constructor(root: string, db: Database) {
     this.#root = join(root, 'layers');
@@ -97,10 +107,12 @@ export class LayerStore {
     const temporary = `${TEMPORARY}${randomBytes(6).toString('hex')}`;
     const target = join(this.#root, temporary, 'fs');
     try {
-      const result = await this.#slots.run(job.signal, async () => {
+      await orAborted(job.blob.begun, job.signal);
+      const result = await this.#slots.run(job.signal, job.blob, async () => {
         await mkdir(target, { recursive: true, mode: 0o755 });
         return unpackLayer({ ...job, target });
       });
+      await job.stored;
       await job.belowReady;
       await this.#inheritAttributes(target, result.impliedDirs, job.below);
       this.#commit(job.chainId, temporary, result);

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { BerthError, kindOf } from '../errors.ts';
 import { orAborted } from '../util/abort.ts';
-import type { BlobSource } from './assemble.ts';
-import { assemble, fetchBlob, type ImageDeps, type Progress } from './assemble.ts';
+import { assemble, type ImageDeps, type Progress } from './assemble.ts';
+import type { BlobSource } from './fetches.ts';
 import {
   choosePlatform,
   type Descriptor,
@@ -13,7 +13,7 @@ import {
 import { formatReference, parseReference, type Reference, repository, taggedName } from './reference.ts';
 import type { RegistryAuth } from './registry/auth.ts';
 import { RegistryClient } from './registry/client.ts';
-import { Semaphore } from './semaphore.ts';
+import { KeyedSlots, nested, Semaphore, type Slots } from './semaphore.ts';
 import type { Image } from './types.ts';
 
 export interface PullOptions {
@@ -25,8 +25,12 @@ export interface PullDeps extends ImageDeps {
   hostsDir: string;
 }
 
-/** Layers of one pull that are fetched at once; containerd's and Docker's default, too. */
-const DOWNLOADS = 3;
+/**
+ * Blobs that are fetched at once: of one pull (containerd's and Docker's default, too), from one registry,
+ * and in all. Several pulls from one registry take turns, so that a small image does not wait for all of a
+ * large one.
+ */
+const DOWNLOADS = { pull: 3, registry: 6, daemon: 12 };
 
 /** A pull that runs, and who waits for it. */
 interface Running {
@@ -44,6 +48,8 @@ interface Running {
 export class Pulls {
   readonly #deps: PullDeps;
   readonly #running = new Map<string, Running>();
+  readonly #ofRegistry = new KeyedSlots(DOWNLOADS.registry);
+  readonly #ofDaemon = new Semaphore(DOWNLOADS.daemon);
 
   constructor(deps: PullDeps) {
     this.#deps = deps;
@@ -88,27 +94,31 @@ export class Pulls {
     const onProgress = (progress: Progress): void => {
       for (const listener of listeners) listener(progress);
     };
-    const promise = pullOnce(this.#deps, reference, auth, abort.signal, onProgress);
+    const slots = nested(new Semaphore(DOWNLOADS.pull), this.#ofRegistry.of(reference.host), this.#ofDaemon);
+    const promise = pullOnce(this.#deps, { reference, auth, slots, signal: abort.signal, onProgress });
     const running = { promise, abort, waiters: 0, listeners };
     this.#running.set(key, running);
     return running;
   }
 }
 
-async function pullOnce(
-  deps: PullDeps,
-  reference: Reference,
-  auth: RegistryAuth | undefined,
-  signal: AbortSignal,
-  onProgress: (progress: Progress) => void,
-): Promise<Image> {
+interface PullJob {
+  reference: Reference;
+  auth: RegistryAuth | undefined;
+  slots: Slots;
+  signal: AbortSignal;
+  onProgress: (progress: Progress) => void;
+}
+
+async function pullOnce(deps: PullDeps, job: PullJob): Promise<Image> {
+  const { reference, auth, signal, onProgress } = job;
   const client = await RegistryClient.open(deps.hostsDir, reference, auth);
   try {
     using leases = new DisposableStack();
     const documents: string[] = [];
     const source: BlobSource = {
       fetch: (descriptor, blobSignal) => client.blob(descriptor, blobSignal),
-      slots: new Semaphore(DOWNLOADS),
+      slots: job.slots,
     };
     const get = new Documents(deps, client, leases, documents, signal);
     const top = await get.byReference(reference);
@@ -216,6 +226,6 @@ class Documents {
       },
       slots: new Semaphore(1),
     };
-    await fetchBlob(this.#deps, source, { mediaType: '', digest, size: bytes.length }, this.#signal);
+    await this.#deps.fetches.get(source, { mediaType: '', digest, size: bytes.length }, this.#signal);
   }
 }

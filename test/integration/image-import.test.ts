@@ -17,6 +17,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { BerthError } from '../../src/errors.ts';
+import { Growth } from '../../src/image/growth.ts';
 import { Images } from '../../src/image/images.ts';
 import type { Image } from '../../src/image/types.ts';
 import { unpackLayer } from '../../src/image/unpack/run.ts';
@@ -377,7 +378,8 @@ describe('the bounds of a layer', () => {
       mkdirSync(join(target, 'fs'));
       const { signal } = new AbortController();
       const unpacking = unpackLayer({
-        blob,
+        blob: Growth.stored(blob, statSync(blob).size),
+        blobBytes: statSync(blob).size,
         target: join(target, 'fs'),
         diffId: sha256(bomb),
         limits,

@@ -1,16 +1,18 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, writeSync } from 'node:fs';
+import { writeSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { BerthError, isErrno, kindOf, messageOf } from '../../errors.ts';
 import { chroot } from '../../sys/chroot.ts';
 import { TarReader } from '../tar/reader.ts';
 import { LayerApplier } from './apply.ts';
 import { decompress } from './decompress.ts';
+import { follow } from './follow.ts';
 import type { UnpackMessage, UnpackRequest } from './protocol.ts';
 import { measureTree } from './tree.ts';
 
 /**
- * The process that unpacks one layer: `node helper.ts <UnpackRequest>`, the layer on stdin, messages on
- * stdout. It makes the target its root before it reads a byte of the layer, so everything it needs is
+ * The process that unpacks one layer: `node helper.ts <UnpackRequest>`, the layer on stdin, notices of its
+ * growth on descriptor 3, messages on stdout. It makes the target its root before it reads a byte of the layer, so everything it needs is
  * imported above: after that, no module can be loaded.
  *
  * There is no mount namespace of its own: unshare(CLONE_NEWNS) also unshares the root directory between
@@ -20,6 +22,7 @@ import { measureTree } from './tree.ts';
 /** Milliseconds between two progress messages. */
 const PROGRESS_MS = 250;
 const READ_SIZE = 256 * 1024;
+const NOTICES_FD = 3;
 
 function send(message: UnpackMessage): void {
   const line = Buffer.from(`${JSON.stringify(message)}\n`);
@@ -35,7 +38,8 @@ async function unpack(request: UnpackRequest): Promise<void> {
   const reader = new TarReader(applier);
   let bytes = 0;
   let reported = performance.now();
-  for await (const chunk of decompress(createReadStream('', { fd: 0, highWaterMark: READ_SIZE }))) {
+  const notices = new Socket({ fd: NOTICES_FD, readable: true, writable: false });
+  for await (const chunk of decompress(follow(0, notices, request.blobBytes, READ_SIZE))) {
     bytes += chunk.length;
     if (bytes > request.limits.bytes) {
       throw new BerthError('exhausted', `layer: unpacks to more than ${request.limits.bytes} bytes`);
@@ -72,5 +76,6 @@ try {
 } catch (e: unknown) {
   const failure = failureOf(e);
   send({ kind: 'failure', errorKind: failure.kind, message: failure.message });
-  process.exitCode = 1;
+  process.exit(1);
 }
+process.exit(0);

@@ -1,7 +1,13 @@
 import type { ErrorKind } from '../../errors.ts';
 
-/** What the unpacking process is asked for, as JSON in its first argument; the layer is on its stdin. */
+/**
+ * What the unpacking process is asked for, as JSON in its first argument. The layer is the file on its stdin,
+ * which may still grow; on descriptor 3 it is told how far it may read (`follow.ts`), and that closing before
+ * the end means that nobody wants the layer any more.
+ */
 export interface UnpackRequest {
+  /** Bytes of the layer as stored. */
+  blobBytes: number;
   /** An existing empty directory, which becomes the process's root. */
   target: string;
   /** Hash of the diff ID: `sha256` or `sha512`. */

@@ -1,9 +1,12 @@
-import { spawn } from 'node:child_process';
-import { open } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { extname } from 'node:path';
 import { createInterface } from 'node:readline';
+import { finished } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { BerthError, kindOf, messageOf } from '../../errors.ts';
+import { spawnChild } from '../../sys/spawn.ts';
+import type { Growth } from '../growth.ts';
+import { notice } from './follow.ts';
 import type { UnpackLimits, UnpackMessage, UnpackResult } from './protocol.ts';
 
 /** Run from source by Node's type stripping, from the build as JavaScript. */
@@ -18,8 +21,10 @@ const HEAP_FLAGS = ['--max-old-space-size=256', '--max-semi-space-size=1'];
 
 /** What to unpack and where. */
 export interface UnpackJob {
-  /** The stored blob. */
-  blob: string;
+  /** Stored, or being fetched: then `signal` must fire when that fails. */
+  blob: Growth;
+  /** Of the blob when it is complete, in bytes. */
+  blobBytes: number;
   /** An existing empty directory. */
   target: string;
   /** The diff ID that the image's config promises. */
@@ -38,12 +43,12 @@ export interface UnpackJob {
  * caller's to remove.
  */
 export async function unpackLayer(job: UnpackJob): Promise<UnpackResult> {
-  const source = await open(job.blob, 'r');
+  const { blobBytes } = job;
+  const source = await job.blob.open();
   try {
-    const { size } = await source.stat();
-    const limits = { ...defaultLimits(size), ...job.limits };
+    const limits = { ...defaultLimits(blobBytes), ...job.limits };
     const algorithm = job.diffId.slice(0, job.diffId.indexOf(':'));
-    const request = JSON.stringify({ target: job.target, algorithm, limits });
+    const request = JSON.stringify({ target: job.target, algorithm, blobBytes, limits });
     const message = await runHelper(request, source.fd, job);
     if (message.kind === 'failure') throw new BerthError(message.errorKind, message.message);
     if (message.diffId !== job.diffId) {
@@ -70,37 +75,34 @@ function defaultLimits(blobBytes: number): UnpackLimits {
 
 type LastMessage = Exclude<UnpackMessage, { kind: 'progress' }>;
 
-function runHelper(request: string, stdin: number, job: UnpackJob): Promise<LastMessage> {
+async function runHelper(request: string, blobFd: number, job: UnpackJob): Promise<LastMessage> {
   job.signal.throwIfAborted();
-  // SIGKILL on every way out: the process holds nothing that it would have to put in order.
-  const child = spawn(
+  const child = spawnChild(
     process.execPath,
     [...HEAP_FLAGS, '--disable-warning=ExperimentalWarning', HELPER, request],
-    {
-      stdio: [stdin, 'pipe', 'pipe'],
-      env: {},
-      cwd: '/',
-    },
+    { stdio: [blobFd, 'out', 'out', 'in'], env: {}, cwd: '/' },
   );
-  const { promise, resolve, reject } = Promise.withResolvers<LastMessage>();
+  const [, stdout, stderr, notices] = child.pipes;
+  if (stdout === undefined || stderr === undefined || notices === undefined)
+    throw new BerthError('internal', 'unpacking: the helper has no pipes');
   let last: LastMessage | undefined;
   let cause: unknown;
-  let stderr = '';
+  let complaint = '';
   const stop = (why: unknown): void => {
     cause ??= why;
-    child.kill('SIGKILL');
+    // SIGKILL on every way out: the process holds nothing that it would have to put in order.
+    if (!child.reaped) process.kill(child.pid, 'SIGKILL');
   };
   const onAbort = (): void => stop(job.signal.reason);
-  const stalled = (): void => stop(new BerthError('deadline', 'unpacking a layer made no progress'));
+  // While bytes are still to come, the download's clock counts, not this one.
+  const stalled = (): void => {
+    if (job.blob.isComplete) stop(new BerthError('deadline', 'unpacking a layer made no progress'));
+    else stall.refresh();
+  };
   const stall = setTimeout(stalled, STALL_MS);
-  const total = setTimeout(
-    () => stop(new BerthError('deadline', 'unpacking a layer took too long')),
-    TOTAL_MS,
-  );
+  const tooLong = (): void => stop(new BerthError('deadline', 'unpacking a layer took too long'));
+  const total = setTimeout(tooLong, TOTAL_MS);
   job.signal.addEventListener('abort', onAbort, { once: true });
-  const { stdout, stderr: errors } = child;
-  if (stdout === null || errors === null)
-    throw new BerthError('internal', 'unpacking: the helper has no pipes');
   createInterface({ input: stdout }).on('line', (line) => {
     stall.refresh();
     try {
@@ -112,21 +114,37 @@ function runHelper(request: string, stdin: number, job: UnpackJob): Promise<Last
       stop(e);
     }
   });
-  errors.setEncoding('utf8').on('data', (text: string) => {
-    stderr = (stderr + text).slice(-2000);
+  stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaint = (complaint + text).slice(-2000);
   });
-  child.on('error', (e) => {
-    cause ??= e;
-  });
-  child.on('close', (code, signal) => {
-    clearTimeout(stall);
-    clearTimeout(total);
-    job.signal.removeEventListener('abort', onAbort);
-    if (cause !== undefined)
-      reject(new BerthError(kindOf(cause), `unpacking: ${messageOf(cause)}`, { cause }));
-    else if (last !== undefined) resolve(last);
-    else
-      reject(new BerthError('internal', `unpacking: the helper ended (${signal ?? code}): ${stderr.trim()}`));
-  });
-  return promise;
+  // The helper may have ended; how, it tells itself.
+  notices.on('error', () => {});
+  const telling = tell(job.blob, notices);
+  const { code, signal } = await child.exited;
+  clearTimeout(stall);
+  clearTimeout(total);
+  job.signal.removeEventListener('abort', onAbort);
+  await Promise.all([stdout, stderr].map((pipe) => finished(pipe, { writable: false }).catch(() => {})));
+  notices.destroy();
+  telling.stop();
+  if (cause !== undefined) throw new BerthError(kindOf(cause), `unpacking: ${messageOf(cause)}`, { cause });
+  if (last === undefined)
+    throw new BerthError('internal', `unpacking: the helper ended (${signal ?? code}): ${complaint.trim()}`);
+  return last;
+}
+
+/** Tells the helper how far the blob has grown, until `stop`. */
+function tell(blob: Growth, notices: Socket): { stop: () => void } {
+  let stopped = false;
+  const next = (): void => {
+    if (stopped) return;
+    notices.write(notice(blob.bytes));
+    if (!blob.isComplete) void blob.changed().then(next);
+  };
+  next();
+  return {
+    stop: () => {
+      stopped = true;
+    },
+  };
 }
