@@ -8,10 +8,11 @@ import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
 import { loadProtos } from '../proto/load.ts';
 import { BerthError, isErrno } from '../src/errors.ts';
 import type { Services } from '../src/services.ts';
+import { answeringBytes } from './encoded-list.ts';
 import { importImage } from './node-service/import-image.ts';
 import { info } from './node-service/info.ts';
 import { pullWithProgress } from './node-service/pull-image.ts';
-import { imageService, runtimeService } from './services.ts';
+import { ENCODED_LISTS, imageService, runtimeService } from './services.ts';
 import { type CallContext, clientStream, serverStream, unary } from './unary.ts';
 
 /** What the kubelet accepts and sends, bytes. */
@@ -41,7 +42,10 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
     'grpc.max_receive_message_length': MAX_MESSAGE,
     'grpc.max_send_message_length': MAX_MESSAGE,
   });
-  server.addService(protos.runtimeService, runtimeService(s, context, protos.runtimeService));
+  server.addService(
+    answeringBytes(protos.runtimeService, ENCODED_LISTS),
+    runtimeService(s, context, protos.runtimeService),
+  );
   server.addService(protos.imageService, imageService(s, context, protos.imageService));
   server.addService(protos.node, {
     ImportImage: clientStream<ImportImageRequest__Output, unknown>(

@@ -1,16 +1,24 @@
 import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { ContainerEventResponse } from '../proto/gen/runtime/v1/ContainerEventResponse.ts';
 import type { GetEventsRequest__Output } from '../proto/gen/runtime/v1/GetEventsRequest.ts';
+import type { ListContainersRequest__Output } from '../proto/gen/runtime/v1/ListContainersRequest.ts';
+import type { ListPodSandboxRequest__Output } from '../proto/gen/runtime/v1/ListPodSandboxRequest.ts';
 import type { StreamContainerStatsRequest__Output } from '../proto/gen/runtime/v1/StreamContainerStatsRequest.ts';
 import type { StreamContainersRequest__Output } from '../proto/gen/runtime/v1/StreamContainersRequest.ts';
 import type { StreamImagesRequest__Output } from '../proto/gen/runtime/v1/StreamImagesRequest.ts';
 import type { StreamPodSandboxesRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxesRequest.ts';
+import type { ContainerRecord } from '../src/container/record.ts';
+import type { SandboxRecord } from '../src/sandbox/record.ts';
 import type { Services } from '../src/services.ts';
+import { EncodedList } from './encoded-list.ts';
 import { imageFsInfo } from './image-service/image-fs-info.ts';
 import { imageStatus } from './image-service/image-status.ts';
 import { listImages } from './image-service/list-images.ts';
 import { pullImage } from './image-service/pull-image.ts';
 import { removeImage } from './image-service/remove-image.ts';
+import { toContainer } from './mapping/container.ts';
+import { filterContainers, filterSandboxes } from './mapping/filters.ts';
+import { toPodSandbox } from './mapping/sandbox.ts';
 import { attachRpc } from './runtime-service/attach.ts';
 import { containerStatsRpc } from './runtime-service/container-stats.ts';
 import { containerStatus } from './runtime-service/container-status.ts';
@@ -61,12 +69,10 @@ const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>>
   StopPodSandbox: [stopPodSandboxRpc, change],
   RemovePodSandbox: [removePodSandboxRpc, change],
   PodSandboxStatus: [podSandboxStatus, quiet],
-  ListPodSandbox: [listPodSandbox, quiet],
   CreateContainer: [createContainerRpc, change],
   StartContainer: [startContainerRpc, change],
   StopContainer: [stopContainerRpc, change],
   RemoveContainer: [removeContainerRpc, change],
-  ListContainers: [listContainers, quiet],
   ContainerStatus: [containerStatus, quiet],
   ExecSync: [execSyncRpc, quiet],
   Exec: [execRpc, change],
@@ -114,20 +120,40 @@ export function runtimeService(
   context: CallContext,
   definition: ServiceDefinition,
 ): UntypedServiceImplementation {
+  const sandboxes = new EncodedList<SandboxRecord>((record) =>
+    serialize(definition, 'ListPodSandbox', { items: [toPodSandbox(record)] }),
+  );
+  const containers = new EncodedList<ContainerRecord>((record) =>
+    serialize(definition, 'ListContainers', { containers: [toContainer(record)] }),
+  );
   return {
     ...implement(definition, s, context, runtimeHandlers),
+    ListPodSandbox: unary<ListPodSandboxRequest__Output, Buffer>(
+      'ListPodSandbox',
+      context,
+      (request) => listPodSandbox(s, sandboxes, request),
+      quiet,
+    ),
+    ListContainers: unary<ListContainersRequest__Output, Buffer>(
+      'ListContainers',
+      context,
+      (request) => listContainers(s, containers, request),
+      quiet,
+    ),
     StreamPodSandboxes: serverStream<StreamPodSandboxesRequest__Output, unknown>(
       'StreamPodSandboxes',
       context,
       async (request, send) =>
-        sendChunks((await listPodSandbox(s, request)).items ?? [], (chunk) => send({ pod_sandboxes: chunk })),
+        sendChunks(filterSandboxes(s.sandboxes.values(), request.filter).map(toPodSandbox), (chunk) =>
+          send({ pod_sandboxes: chunk }),
+        ),
       quiet,
     ),
     StreamContainers: serverStream<StreamContainersRequest__Output, unknown>(
       'StreamContainers',
       context,
       async (request, send) =>
-        sendChunks((await listContainers(s, request)).containers ?? [], (chunk) =>
+        sendChunks(filterContainers(s.containers.values(), request.filter).map(toContainer), (chunk) =>
           send({ containers: chunk }),
         ),
       quiet,
@@ -146,6 +172,19 @@ export function runtimeService(
       { quiet: true, endless: true },
     ),
   };
+}
+
+/** Methods of the runtime service that answer bytes. */
+export const ENCODED_LISTS = ['ListPodSandbox', 'ListContainers'] as const;
+
+function serialize(
+  definition: ServiceDefinition,
+  name: (typeof ENCODED_LISTS)[number],
+  response: object,
+): Buffer {
+  const method = definition[name];
+  if (method === undefined) throw new Error(`the service has no ${name}`);
+  return method.responseSerialize(response);
 }
 
 /** The image service. */

@@ -1,13 +1,14 @@
 import type { ListPodSandboxRequest__Output } from '../../proto/gen/runtime/v1/ListPodSandboxRequest.ts';
-import type { ListPodSandboxResponse } from '../../proto/gen/runtime/v1/ListPodSandboxResponse.ts';
+import type { SandboxRecord } from '../../src/sandbox/record.ts';
 import type { Services } from '../../src/services.ts';
+import type { EncodedList } from '../encoded-list.ts';
 import { filterSandboxes } from '../mapping/filters.ts';
-import { toPodSandbox } from '../mapping/sandbox.ts';
 
-/** ListPodSandbox: from memory, READY or not. */
-export async function listPodSandbox(
+/** ListPodSandbox: from memory, READY or not, as an encoded response. */
+export function listPodSandbox(
   s: Services,
+  encoded: EncodedList<SandboxRecord>,
   request: ListPodSandboxRequest__Output,
-): Promise<ListPodSandboxResponse> {
-  return { items: filterSandboxes(s.sandboxes.values(), request.filter).map(toPodSandbox) };
+): Buffer {
+  return encoded.of(filterSandboxes(s.sandboxes.values(), request.filter));
 }
