@@ -52,6 +52,8 @@ export interface Node {
  * @throws BerthError `precondition` when another berthd serves this root or a program is missing
  */
 export async function startNode(config: Config, log: Logger): Promise<Node> {
+  // Pods' users must be able to search what is made for them, whatever the shell that started berthd had.
+  process.umask(0o022);
   const paths = new Paths(config.root, config.state);
   for (const dir of [
     paths.root,

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { messageOf } from '../errors.ts';
+import { parseUlimits } from '../spec/rlimits.ts';
 
 /**
  * berthd's configuration: the one schema from which defaults, validation and `berthd config default`
@@ -88,6 +90,17 @@ export const configSchema = z.strictObject({
   seccomp_profile: absolutePath
     .default('/usr/share/containers/seccomp.json')
     .describe('The RuntimeDefault seccomp profile'),
+  default_ulimits: z
+    .array(z.string())
+    .superRefine((entries, context) => {
+      try {
+        parseUlimits(entries);
+      } catch (e: unknown) {
+        context.addIssue({ code: 'custom', message: messageOf(e) });
+      }
+    })
+    .default([])
+    .describe("Resource limits of containers; those that are not named are berthd's own"),
   conmon: absolutePath
     .default('/usr/bin/conmon')
     .describe("The monitor that owns a container's stdio, log and exit code"),

@@ -8,6 +8,7 @@ import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
 import { buildContainerSpec } from '../spec/container.ts';
 import { findDevices, hostDevices } from '../spec/devices.ts';
+import { parseUlimits } from '../spec/rlimits.ts';
 import { loadSeccomp } from '../spec/seccomp-load.ts';
 import type { Spec } from '../spec/types.ts';
 import { isAlive } from '../sys/process-identity.ts';
@@ -65,6 +66,7 @@ export async function containerSpec(
     devices,
     hostDevices: resolved,
     seccomp,
+    rlimits: parseUlimits(s.config.default_ulimits),
     host: s.host,
     readRootfsFile: (path) => readRootfsFile(rootfs, path),
   });

@@ -10,9 +10,13 @@ import { containerMounts, type SandboxFiles } from './mounts.ts';
 import { type NamespacePaths, type PidNamespace, specNamespaces } from './namespaces.ts';
 import { oomScoreAdj, processArgs, processCwd, processEnv } from './process.ts';
 import { specResources } from './resources.ts';
+import { grantedRlimits } from './rlimits.ts';
 import { resolveSeccomp, type SeccompProfile } from './seccomp.ts';
-import { OCI_VERSION, type Process, type Spec, type SpecDevice } from './types.ts';
+import { OCI_VERSION, type Process, type Rlimit, type Spec, type SpecDevice } from './types.ts';
 import { type ReadRootfsFile, resolveUser } from './user.ts';
+
+/** What images are built against, whatever the daemon's own is. */
+const UMASK = 0o022;
 
 /** What a container's spec is made from; everything that must be read from the host comes in here. */
 export interface ContainerSpecInput {
@@ -38,6 +42,8 @@ export interface ContainerSpecInput {
   hostDevices: SpecDevice[];
   /** From `loadSeccomp`; undefined: no filter. */
   seccomp: SeccompProfile | undefined;
+  /** Of the node's configuration; those that it does not name are the daemon's own. */
+  rlimits: readonly Rlimit[];
   host: HostFacts;
   readRootfsFile: ReadRootfsFile;
 }
@@ -85,15 +91,17 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
 async function containerProcess({ config, image, host, ...input }: ContainerSpecInput): Promise<Process> {
   const sc = config.security;
   const apparmor = apparmorProfile(config, host);
+  const rlimits = grantedRlimits(input.rlimits, host);
   return {
     terminal: config.tty,
-    user: await resolveUser(sc, image.user, input.readRootfsFile),
+    user: { ...(await resolveUser(sc, image.user, input.readRootfsFile)), umask: UMASK },
     args: processArgs(config, image),
     env: processEnv(config, image, input.hostname),
     cwd: processCwd(config, image),
     capabilities: containerCapabilities(sc.capabilities, sc.privileged, host.caps),
     noNewPrivileges: sc.noNewPrivs,
     oomScoreAdj: oomScoreAdj(Number(config.oomScoreAdj), host.minOomScoreAdj),
+    ...(rlimits.length > 0 ? { rlimits } : {}),
     ...(apparmor ? { apparmorProfile: apparmor } : {}),
   };
 }

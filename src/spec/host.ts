@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { arch, release } from 'node:os';
 import { isErrno } from '../errors.ts';
 import { capabilitiesOfMask } from './capabilities.ts';
+import { hardLimits } from './rlimits.ts';
 
 /** What of the host decides about a spec; read once at start with {@link readHostFacts}. */
 export interface HostFacts {
@@ -9,6 +10,8 @@ export interface HostFacts {
   readonly caps: ReadonlySet<string>;
   /** Lowest oom_score_adj that the daemon may set: -1000, or its own value without CAP_SYS_RESOURCE. */
   readonly minOomScoreAdj: number;
+  /** The daemon's own hard limits by the kernel's names, such as `RLIMIT_NOFILE`. */
+  readonly hardLimits: ReadonlyMap<string, bigint>;
   /** Go's name of the architecture (`amd64`, `arm64`), as seccomp profiles spell it. */
   readonly goArch: string;
   /** Kernel version, `[major, minor]`. */
@@ -32,9 +35,10 @@ export type CgroupFacts = Pick<HostFacts, 'unifiedCgroups' | 'swapAccounting' | 
 
 /** Reads /proc and /sys of this process and host. Fails only where /proc is not mounted. */
 export async function readHostFacts(cgroups: CgroupFacts): Promise<HostFacts> {
-  const [status, oom, mountinfo, apparmor] = await Promise.all([
+  const [status, oom, limits, mountinfo, apparmor] = await Promise.all([
     readFile('/proc/self/status', 'utf8'),
     readFile('/proc/self/oom_score_adj', 'utf8'),
+    readFile('/proc/self/limits', 'utf8'),
     readFile('/proc/self/mountinfo', 'utf8'),
     readFile('/sys/module/apparmor/parameters/enabled', 'utf8').catch((e: unknown) => {
       if (isErrno(e, 'ENOENT')) return 'N';
@@ -46,6 +50,7 @@ export async function readHostFacts(cgroups: CgroupFacts): Promise<HostFacts> {
     ...cgroups,
     caps,
     minOomScoreAdj: caps.has('CAP_SYS_RESOURCE') ? -1000 : Number.parseInt(oom, 10),
+    hardLimits: hardLimits(limits),
     goArch: goArchOf(arch()),
     kernel: kernelVersion(release()),
     apparmor: apparmor.trim() === 'Y',

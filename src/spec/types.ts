@@ -22,6 +22,8 @@ export interface Process {
   noNewPrivileges: boolean;
   /** -1000 (never killed for memory) to 1000. */
   oomScoreAdj: number;
+  /** What is not listed is inherited from the OCI runtime's caller. */
+  rlimits?: Rlimit[];
   apparmorProfile?: string;
 }
 
@@ -29,6 +31,15 @@ export interface ProcessUser {
   uid: number;
   gid: number;
   additionalGids: number[];
+  /** Absent: each OCI runtime has its own habit, and a command that is run later the daemon's. */
+  umask?: number;
+}
+
+/** One limit of setrlimit(2), such as `RLIMIT_NOFILE`. */
+export interface Rlimit {
+  type: string;
+  soft: bigint;
+  hard: bigint;
 }
 
 /** Names with the prefix `CAP_`. */

@@ -14,6 +14,7 @@ const DEFAULTS = {
   cgroup_driver: 'auto',
   pinned_images: [],
   seccomp_profile: '/usr/share/containers/seccomp.json',
+  default_ulimits: [],
   conmon: '/usr/bin/conmon',
   pause: '/usr/bin/catatonit',
   network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'] },
@@ -40,6 +41,7 @@ default_runtime = "crun-1.8"
 cgroup_driver = "systemd"
 pinned_images = ["registry/pause:*"]
 seccomp_profile = "/sec"
+default_ulimits = ["nofile=1024:524288", "core=0"]
 conmon = "/conmon"
 pause = "/pause"
 [network]
@@ -69,6 +71,7 @@ path = "/usr/bin/shim"
       cgroup_driver: 'systemd',
       pinned_images: ['registry/pause:*'],
       seccomp_profile: '/sec',
+      default_ulimits: ['nofile=1024:524288', 'core=0'],
       conmon: '/conmon',
       pause: '/pause',
       network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'] },

@@ -122,6 +122,7 @@ export function hostFacts(over: Partial<HostFacts> = {}): HostFacts {
   return {
     caps: new Set([...DEFAULT_CAPS, 'CAP_SYS_ADMIN', 'CAP_NET_ADMIN']),
     minOomScoreAdj: 0,
+    hardLimits: new Map([['RLIMIT_NOFILE', 4096n]]),
     goArch: 'amd64',
     kernel: [6, 1],
     apparmor: false,
@@ -164,6 +165,7 @@ export function containerInput(over: Partial<ContainerSpecInput> = {}): Containe
     devices: [],
     hostDevices: [],
     seccomp: undefined,
+    rlimits: [],
     host: hostFacts(),
     readRootfsFile: () => Promise.resolve(undefined),
     ...over,

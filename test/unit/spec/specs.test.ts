@@ -106,7 +106,7 @@ describe('buildContainerSpec', () => {
       ociVersion: '1.0.2',
       process: {
         terminal: false,
-        user: { uid: 0, gid: 0, additionalGids: [0] },
+        user: { uid: 0, gid: 0, additionalGids: [0], umask: 0o022 },
         args: ['/bin/app', 'serve'],
         env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'HOSTNAME=web', 'A=1'],
         cwd: '/',
