@@ -62,8 +62,11 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
       what: 'pause container',
       point: 'StopPodSandbox.pause',
       undo: async () => {
+        // The kubelet stops before it removes; asking the OCI runtime again takes as long as the first time.
+        if (s.sandboxes.require(id).pauseRemoved === true) return;
         await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(5_000));
         await runtime?.delete(id);
+        s.sandboxes.update(id, { pauseRemoved: true });
       },
     },
     { what: 'namespaces', point: 'StopPodSandbox.namespaces', undo: () => unpinNamespaces(paths.namespaces) },

@@ -34,6 +34,8 @@ export interface SandboxRecord {
   /** Primary first; kept when the sandbox stops. Empty with the host's network. */
   readonly ips: readonly string[];
   readonly pause?: ProcessIdentity;
+  /** The OCI runtime knows nothing of the pause container any more. */
+  readonly pauseRemoved?: boolean;
   /** Nanoseconds since the epoch at which it stopped being READY. */
   readonly stoppedAt?: bigint;
   /** Of taking it down, once that has failed. */
