@@ -299,8 +299,13 @@ describe('status and lists', () => {
 
   it('what is not built answers UNIMPLEMENTED, streams too', async () => {
     const names = [
-      ...['CheckpointContainer', 'GetContainerEvents'],
-      ...['PodSandboxStats', 'ListPodSandboxStats', 'StreamPodSandboxStats', 'UpdatePodSandboxResources'],
+      ...[
+        'CheckpointContainer',
+        'PodSandboxStats',
+        'ListPodSandboxStats',
+        'StreamPodSandboxStats',
+        'UpdatePodSandboxResources',
+      ],
       ...['ListMetricDescriptors', 'ListPodSandboxMetrics', 'StreamPodSandboxMetrics'],
     ];
     for (const name of names) {
