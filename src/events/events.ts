@@ -32,11 +32,17 @@ const MAX_BEHIND = 1000;
 export class Events {
   readonly #containers: Records<ContainerRecord>;
   readonly #sandboxes: Records<SandboxRecord>;
+  readonly #maxBehind: number;
   readonly #subscriptions = new Set<Subscription>();
   #last = 0n;
   #cutOff = 0;
 
-  constructor(sandboxes: Records<SandboxRecord>, containers: Records<ContainerRecord>) {
+  constructor(
+    sandboxes: Records<SandboxRecord>,
+    containers: Records<ContainerRecord>,
+    maxBehind: number = MAX_BEHIND,
+  ) {
+    this.#maxBehind = maxBehind;
     this.#sandboxes = sandboxes;
     this.#containers = containers;
     containers.onChange((before, after) => this.#onContainer(before, after));
@@ -45,7 +51,7 @@ export class Events {
 
   /** Events from now on, until the signal fires or the events end. */
   subscribe(signal?: AbortSignal): Subscription {
-    const subscription: Subscription = new Subscription(() => {
+    const subscription: Subscription = new Subscription(this.#maxBehind, () => {
       signal?.removeEventListener('abort', end);
       this.#subscriptions.delete(subscription);
     });
@@ -109,26 +115,28 @@ export class Events {
 
 /** One listener's events, to be read with `for await`, by one reader. */
 export class Subscription implements AsyncIterable<ContainerEvent> {
+  readonly #maxBehind: number;
   readonly #onEnd: () => void;
   readonly #waiting: ContainerEvent[] = [];
   #wake: () => void = () => {};
   #ended = false;
   #failure: BerthError | undefined;
 
-  constructor(onEnd: () => void) {
+  constructor(maxBehind: number, onEnd: () => void) {
+    this.#maxBehind = maxBehind;
     this.#onEnd = onEnd;
   }
 
   /** @returns false when the listener is too far behind: it gets an error instead of a gap */
   push(event: ContainerEvent): boolean {
-    if (this.#waiting.length < MAX_BEHIND) {
+    if (this.#waiting.length < this.#maxBehind) {
       this.#waiting.push(event);
       this.#wake();
       return true;
     }
     this.#failure = new BerthError(
       'exhausted',
-      `the listener was ${MAX_BEHIND} events behind and has been cut off; subscribe again and list what there is`,
+      `the listener was ${this.#maxBehind} events behind and has been cut off; subscribe again and list what there is`,
     );
     this.#waiting.length = 0;
     this.end();

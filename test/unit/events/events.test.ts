@@ -18,6 +18,10 @@ afterEach(() => {
 /** Everything until the end. */
 async function rest(subscription: Subscription): Promise<ContainerEvent[]> {
   subscription.end();
+  return read(subscription);
+}
+
+async function read(subscription: Subscription): Promise<ContainerEvent[]> {
   const all: ContainerEvent[] = [];
   for await (const event of subscription) all.push(event);
   return all;
@@ -123,11 +127,11 @@ describe('Events', () => {
   ])('ends subscriptions at %s', async (_name, end) => {
     fake.addSandbox();
     const stop = new AbortController();
-    const reading = Array.fromAsync(events.subscribe(stop.signal));
+    const reading = read(events.subscribe(stop.signal));
     end(events, stop);
     live('c1');
     expect(await reading).toEqual([]);
     expect(events.subscribers).toBe(0);
-    expect(await Array.fromAsync(events.subscribe(AbortSignal.abort()))).toEqual([]);
+    expect(await read(events.subscribe(AbortSignal.abort()))).toEqual([]);
   });
 });
