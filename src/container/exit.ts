@@ -5,6 +5,7 @@ import type { Services } from '../services.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { tearDown } from '../util/teardown.ts';
 import { unmountImageVolumes } from './image-volumes.ts';
+import { wasOomKilled } from './oom.ts';
 import type { ContainerExit, ContainerRecord } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
 
@@ -32,10 +33,10 @@ export async function recordExit(s: Services, id: string): Promise<void> {
 
 /** Only the record: how a container ended. Repeatable. */
 export async function noteExit(s: Services, id: string): Promise<void> {
+  const ended = s.containers.get(id);
+  if (ended === undefined || ended.exit !== undefined) return;
   // The OOM counter goes with the cgroup, so it is read before anything is taken down.
-  const cgroup = s.containers.get(id)?.cgroup.path;
-  if (cgroup === undefined) return;
-  const oomKilled = (s.cgroups.oomKills(cgroup) ?? 0n) > 0n;
+  const oomKilled = await wasOomKilled(s, ended);
   const found = await readExit(s.paths.container(id).exit);
   const container = s.containers.get(id);
   if (container?.phase !== 'live' || container.exit !== undefined) return;
