@@ -65,13 +65,13 @@ export async function write(dir: string, file: string, value: string): Promise<v
   }
 }
 
-/** Like {@link write}; false when the file does not exist. */
+/** Like {@link write}; false when the file or its cgroup does not exist, or goes meanwhile. */
 export async function writeOptional(dir: string, file: string, value: string): Promise<boolean> {
   try {
     await write(dir, file, value);
     return true;
   } catch (e) {
-    if (errnoOf(e) === 'ENOENT') return false;
+    if (isGone(e)) return false;
     throw e;
   }
 }
