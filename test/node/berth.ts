@@ -47,7 +47,7 @@ export async function installBerth(node: Node, options: InstallOptions = {}): Pr
   await node.write('/etc/cni/net.d/10-pods.conflist', JSON.stringify(NETWORK));
   await node.write('/etc/systemd/system/berth.service.d/override.conf', dropIn);
   const { code, stderr } = await node.run('systemctl daemon-reload && systemctl enable --now berth', {
-    timeoutMs: 120_000,
+    timeoutMs: 300_000,
   });
   if (code !== 0) throw new Error(`${stderr}\n${await journal(node)}`);
   await answers(node);
@@ -55,7 +55,7 @@ export async function installBerth(node: Node, options: InstallOptions = {}): Pr
 }
 
 /** Waits until the daemon of the guest answers; it may be starting. */
-export async function answers(node: Node, timeoutMs = 60_000): Promise<void> {
+export async function answers(node: Node, timeoutMs = 200_000): Promise<void> {
   for (const since = Date.now(); ; await delay(200)) {
     try {
       await node.client.runtime('Version', {}, { timeoutMs: 5_000 });
