@@ -1,10 +1,10 @@
 import { readFile } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type Server } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
+import type { IncomingMessage, Server } from 'node:http';
 import { type AddressInfo, isIPv6, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { during, messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import { http, https } from '../util/node-http.ts';
 import { acceptSpdy, refuse, upgradeOf } from './negotiate.ts';
 import type { DialPort } from './port-forward/forward.ts';
 import { PORT_FORWARD_PROTOCOL, servePortForward } from './port-forward/spdy.ts';
@@ -59,7 +59,7 @@ export class StreamingServer {
     try {
       const { cert, key, clientCa } = options.tls;
       const secure = cert !== '';
-      const server = secure ? createTlsServer(await readTls(cert, key, clientCa)) : createServer();
+      const server = secure ? https.createServer(await readTls(cert, key, clientCa)) : http.createServer();
       // Everything here is an upgrade; what is not gets to know nothing.
       server.on('request', (_request, response) => response.writeHead(404).end('not found\n'));
       await new Promise<void>((resolve, reject) => {

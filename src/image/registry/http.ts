@@ -1,8 +1,9 @@
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import type { Agent as HttpAgent, IncomingMessage } from 'node:http';
+import type { Agent as HttpsAgent } from 'node:https';
 import type { Socket } from 'node:net';
 import { rootCertificates } from 'node:tls';
 import { BerthError, messageOf } from '../../errors.ts';
+import { http, https } from '../../util/node-http.ts';
 import { isLoopback, type TlsOptions } from './hosts.ts';
 
 /** Milliseconds from a request to the headers of its answer. */
@@ -29,8 +30,8 @@ export interface Request {
  */
 export class Connections {
   readonly #agents = new Map<TlsOptions, HttpsAgent>();
-  readonly #plain = new HttpAgent({ keepAlive: true, proxyEnv: process.env });
-  readonly #loopback = new HttpAgent({ keepAlive: true });
+  readonly #plain = new http.Agent({ keepAlive: true, proxyEnv: process.env });
+  readonly #loopback = new http.Agent({ keepAlive: true });
 
   /**
    * Sends a request and waits for the headers of its answer, whose body the caller reads or destroys.
@@ -48,7 +49,7 @@ export class Connections {
       signal,
       agent: this.#agent(url, request.tls),
     };
-    const out = url.protocol === 'https:' ? httpsRequest(url, options) : httpRequest(url, options);
+    const out = url.protocol === 'https:' ? https.request(url, options) : http.request(url, options);
     const fail = (problem: string): void => {
       out.destroy(new BerthError('unavailable', problem));
     };
@@ -85,7 +86,7 @@ export class Connections {
     if (url.protocol === 'http:') return isLocal ? this.#loopback : this.#plain;
     const known = this.#agents.get(tls);
     if (known !== undefined) return known;
-    const agent = new HttpsAgent({
+    const agent = new https.Agent({
       keepAlive: true,
       ...(isLocal ? {} : { proxyEnv: process.env }),
       // Added to the usual authorities, not instead of them: a redirect may lead to a public store.
