@@ -2,6 +2,7 @@ import { constants, open } from 'node:fs/promises';
 import { BerthError, invalid, isErrno, messageOf } from '../errors.ts';
 import type { SecurityProfile } from '../sandbox/config.ts';
 import { parseSeccompProfile, type SeccompProfile } from './seccomp.ts';
+import { withoutNesting } from './seccomp-default.ts';
 
 /** Where Debian's golang-github-containers-common installs the profile of podman and CRI-O. */
 export const DEFAULT_SECCOMP_PATH = '/usr/share/containers/seccomp.json';
@@ -30,15 +31,17 @@ export async function loadSeccomp(
         { cause: e },
       );
     });
-    return parseSeccompProfile(text, defaultPath);
+    const profile = parseSeccompProfile(text, defaultPath);
+    // One that the administrator wrote means what it says.
+    return defaultPath === DEFAULT_SECCOMP_PATH ? withoutNesting(profile) : profile;
   }
   const path = wanted.localhostRef;
   if (!path.startsWith('/')) throw invalid(`${field}.localhost_ref`, 'must be an absolute path');
-  const text = await readBounded(path).catch((e: unknown) => {
-    if (e instanceof BerthError) throw e;
+  try {
+    return parseSeccompProfile(await readBounded(path), path);
+  } catch (e: unknown) {
     throw new BerthError('invalid', `${field}.localhost_ref: ${messageOf(e)}`, { cause: e });
-  });
-  return parseSeccompProfile(text, path);
+  }
 }
 
 async function readBounded(path: string): Promise<string> {

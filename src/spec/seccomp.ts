@@ -5,13 +5,17 @@ import { parseOci } from './json.ts';
 import type { LinuxSeccomp, SeccompArg, SeccompRule } from './types.ts';
 
 /** A condition on a rule: empty lists and an absent kernel match always. */
-interface Filter {
+export interface Filter {
   caps: string[];
   arches: string[];
   minKernel: string;
 }
 
-interface ProfileRule extends SeccompRule {
+/** No condition. */
+export const ALWAYS: Filter = { caps: [], arches: [], minKernel: '' };
+
+/** A rule with the conditions under which it holds. */
+export interface ProfileRule extends SeccompRule {
   includes: Filter;
   excludes: Filter;
 }
