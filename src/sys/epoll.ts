@@ -1,5 +1,4 @@
-import { isErrno } from '../errors.ts';
-import { check, declare } from './libc.ts';
+import { check, declare, declareBlocking } from './libc.ts';
 
 /** Event bits of epoll (`include/uapi/linux/eventpoll.h`). Error and hang-up are reported unasked. */
 export const EPOLLIN = 0x001;
@@ -19,6 +18,7 @@ const NONBLOCK = 0o4000;
 
 // struct epoll_event is packed on x86_64 only (EPOLL_PACKED in eventpoll.h).
 const EVENT_SIZE = process.arch === 'x64' ? 12 : 16;
+const MAX_EVENTS = 64;
 const EVENT_DATA = process.arch === 'x64' ? 4 : 8;
 
 const cEpollCreate1 = declare<[number]>('epoll_create1', ['int']);
@@ -29,6 +29,12 @@ const cEpollCtl = declare<[number, number, number, Buffer | null]>('epoll_ctl', 
   'void *',
 ]);
 const cEpollWait = declare<[number, Buffer, number, number]>('epoll_wait', ['int', 'void *', 'int', 'int']);
+const waitOnPool = declareBlocking<[number, Buffer, number, number]>('epoll_wait', [
+  'int',
+  'void *',
+  'int',
+  'int',
+]);
 const cEventfd = declare<[number, number]>('eventfd', ['uint', 'int']);
 
 /** A new epoll descriptor, close-on-exec. @throws SyscallError */
@@ -62,25 +68,30 @@ export interface ReadyEvent {
   events: number;
 }
 
-/**
- * Blocks the calling thread until something is ready, for ever; at most 64 events a call. A signal that
- * interrupts the wait answers an empty list.
- *
- * @throws SyscallError
- */
-export function epollWait(epollFd: number): ReadyEvent[] {
-  const buffer = Buffer.alloc(64 * EVENT_SIZE);
-  let count: number;
-  try {
-    count = check('epoll_wait', cEpollWait(epollFd, buffer, 64, -1));
-  } catch (e: unknown) {
-    if (isErrno(e, 'EINTR')) return [];
-    throw e;
+/** Waits for ready descriptors of one epoll descriptor, on a thread of libuv's pool. */
+export class EpollWaiter {
+  readonly #epollFd: number;
+  readonly #buffer = Buffer.alloc(MAX_EVENTS * EVENT_SIZE);
+
+  constructor(epollFd: number) {
+    this.#epollFd = epollFd;
   }
-  return Array.from({ length: count }, (_, i) => ({
-    events: buffer.readUInt32LE(i * EVENT_SIZE),
-    token: buffer.readUInt32LE(i * EVENT_SIZE + EVENT_DATA),
-  }));
+
+  /**
+   * What is ready, at most 64 events, when something is; empty when a signal has interrupted the wait. One
+   * call at a time; it holds one of the pool's threads for as long as it takes.
+   *
+   * @throws SyscallError
+   */
+  async wait(): Promise<ReadyEvent[]> {
+    let count = await waitOnPool(this.#epollFd, this.#buffer, MAX_EVENTS, -1);
+    // Here the errno can be had; EINTR was the signal.
+    if (count < 0) count = check('epoll_wait', cEpollWait(this.#epollFd, this.#buffer, MAX_EVENTS, 0));
+    return Array.from({ length: count }, (_, i) => ({
+      events: this.#buffer.readUInt32LE(i * EVENT_SIZE),
+      token: this.#buffer.readUInt32LE(i * EVENT_SIZE + EVENT_DATA),
+    }));
+  }
 }
 
 function encodeEvent(events: number, token: number): Buffer {

@@ -108,12 +108,21 @@ export function exitMessage(program: string, result: RunResult): string {
 }
 
 /**
- * The environment for children: without the variables by which systemd talks to this very process.
- * runc, for one, would take NOTIFY_SOCKET for the container's and report readiness in the daemon's name.
+ * The environment for children: without the variables by which systemd and `bin/berthd` talk to this very
+ * process. runc, for one, would take NOTIFY_SOCKET for the container's and report readiness in the daemon's
+ * name.
  */
 export function inheritedEnvironment(): Record<string, string | undefined> {
-  const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES, ...env } =
-    process.env;
+  const {
+    NOTIFY_SOCKET,
+    WATCHDOG_USEC,
+    WATCHDOG_PID,
+    LISTEN_FDS,
+    LISTEN_PID,
+    LISTEN_FDNAMES,
+    UV_THREADPOOL_SIZE,
+    ...env
+  } = process.env;
   return env;
 }
 

@@ -66,6 +66,26 @@ export function declare<A extends CArgument[]>(
 }
 
 /**
+ * The same on one of libuv's threads, for a call that waits. Its errno is that thread's and is lost, so this
+ * is for functions whose result says enough.
+ */
+export function declareBlocking<A extends CArgument[]>(
+  name: string,
+  argumentTypes: string[],
+): (...args: A) => Promise<number> {
+  const { async: call } = library.func(name, 'int', argumentTypes) as unknown as AsyncFunction;
+  return (...args) =>
+    new Promise((resolve, reject) => {
+      call(...args, (e: unknown, result: number) => (e ? reject(e) : resolve(result)));
+    });
+}
+
+/** koffi's own type for it takes anything. */
+interface AsyncFunction {
+  async(...args: [...CArgument[], (e: unknown, result: number) => void]): void;
+}
+
+/**
  * `result` unless it is negative; then throws with the errno of the call just made. Nothing may run
  * between the call and this, so it always wraps the call directly.
  *

@@ -1,10 +1,9 @@
 import { closeSync, writeSync } from 'node:fs';
-import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import { BerthError, isErrno } from '../errors.ts';
 import {
   EPOLLIN,
   EPOLLONESHOT,
+  EpollWaiter,
   epollAdd,
   epollCreate,
   epollDelete,
@@ -25,9 +24,9 @@ interface Registration {
 }
 
 /**
- * Waits for descriptors that Node's event loop cannot: pidfds, eventfds, SOCK_SEQPACKET sockets. One
- * thread sits in epoll_wait for all of them and posts what is ready. It costs about 10 MB of private memory,
- * nearly all of it V8's for an empty worker.
+ * Waits for descriptors that Node's event loop cannot: pidfds, eventfds, SOCK_SEQPACKET sockets. One thread
+ * of libuv's pool sits in epoll_wait for all of them; a worker thread of Node would do the same for 10 MB of
+ * memory, which is V8's for an empty worker. (The daemon starts with one pool thread more than the usual four.)
  *
  * Every descriptor is one-shot: the kernel disarms it with the event and it is armed again after its
  * callback has run. So one that stays readable is reported once per turn of the event loop, not
@@ -35,13 +34,12 @@ interface Registration {
  * what is ready already. Tokens are never reused, so an event in flight for a removed descriptor cannot
  * reach the next user of its number.
  *
- * The thread does not keep the process alive. If it fails, the process ends with its error: a daemon that
- * no longer sees exits must be restarted.
+ * The wait keeps the process alive until `close` or `process.exit`. If it fails, the process ends with its
+ * error: a daemon that no longer sees exits must be restarted.
  */
 export class Poller {
   readonly #epollFd: number;
   readonly #wakeFd: number;
-  readonly #worker: Worker;
   readonly #tokens = new Map<number, number>();
   readonly #registrations = new Map<number, Registration>();
   readonly #watches = new Set<(e: Error) => void>();
@@ -53,16 +51,7 @@ export class Poller {
     this.#epollFd = epollCreate();
     this.#wakeFd = eventfd();
     epollAdd(this.#epollFd, this.#wakeFd, EPOLLIN, WAKE_TOKEN);
-    // This module is TypeScript in tests and JavaScript when built; its worker lies beside it.
-    this.#worker = new Worker(new URL(`./poller-worker${extname(import.meta.url)}`, import.meta.url), {
-      workerData: { epollFd: this.#epollFd },
-      execArgv: [],
-      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 16, stackSizeMb: 1 },
-    });
-    this.#worker.on('message', (ready: ReadyEvent[]) => this.#dispatch(ready));
-    // After the listener, which references the thread again.
-    this.#worker.unref();
-    this.#ended = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
+    this.#ended = this.#wait();
     // Node joins its threads when it exits, and cannot interrupt this one by itself.
     process.on('exit', this.#wake);
   }
@@ -96,7 +85,7 @@ export class Poller {
 
   /**
    * Resolves when that very process has exited, at once when it already has (or never was). It need not
-   * be a child; a zombie counts as exited. As with the thread, waiting does not keep this process alive.
+   * be a child; a zombie counts as exited.
    *
    * @throws the signal's reason when aborted; BerthError `cancelled` when the poller closes first
    */
@@ -164,7 +153,7 @@ export class Poller {
     }
   }
 
-  /** Ends the thread; pending `watchExit`s reject, descriptors given to `add` stay open. Repeatable. */
+  /** Ends the wait; pending `watchExit`s reject, descriptors given to `add` stay open. Repeatable. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -174,8 +163,6 @@ export class Poller {
     process.off('exit', this.#wake);
     for (const reject of this.#watches) reject(new BerthError('cancelled', 'the poller is closed'));
     for (const fd of this.#tokens.keys()) this.remove(fd);
-    // Referenced again, or the process might end in the middle of this wait.
-    this.#worker.ref();
     this.#wake();
     await this.#ended;
     closeSync(this.#epollFd);
@@ -185,6 +172,15 @@ export class Poller {
   readonly #wake = (): void => {
     writeSync(this.#wakeFd, new BigUint64Array([1n]));
   };
+
+  async #wait(): Promise<void> {
+    const waiter = new EpollWaiter(this.#epollFd);
+    for (;;) {
+      const ready = await waiter.wait();
+      if (ready.some(({ token }) => token === WAKE_TOKEN)) return;
+      this.#dispatch(ready);
+    }
+  }
 
   #dispatch(ready: ReadyEvent[]): void {
     for (const { token, events } of ready) {

@@ -284,12 +284,14 @@ describe('poller', () => {
     closeSync(fd);
   });
 
-  it('lets the process exit while it waits', async () => {
+  it('lets the process exit while it waits, and end when it is closed', async () => {
     const code = `import { Poller } from ${JSON.stringify(pollerModule)};
       import { identify } from ${JSON.stringify(identityModule)};
-      void new Poller().watchExit(identify(process.pid));
+      const poller = new Poller();
+      poller.watchExit(identify(process.pid)).catch(() => {});
       process.stdout.write('watching');
-      if (process.argv[1] === 'exit') setImmediate(() => process.exit(3));`;
+      if (process.argv[1] === 'exit') setImmediate(() => process.exit(3));
+      else await poller.close();`;
     const run = (how: string) =>
       promisify(execFile)(process.execPath, ['--input-type=module', '-e', code, how], { timeout: 20_000 });
     expect((await run('end')).stdout).toBe('watching');
