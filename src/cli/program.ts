@@ -33,6 +33,16 @@ const VERBS: readonly { name: string; summary: string; load: () => Promise<Verb>
   { name: 'rmi', summary: 'remove images', load: () => import('./verbs/rmi.ts') },
   { name: 'logs', summary: 'print the log of a container', load: () => import('./verbs/logs.ts') },
   { name: 'exec', summary: 'run a command in a container', load: () => import('./verbs/exec.ts') },
+  {
+    name: 'attach',
+    summary: "join a running container's output and input",
+    load: () => import('./verbs/attach.ts'),
+  },
+  {
+    name: 'port-forward',
+    summary: "reach a pod's ports on this machine",
+    load: () => import('./verbs/port-forward.ts'),
+  },
   { name: 'start', summary: 'start a created container', load: () => import('./verbs/start.ts') },
   { name: 'stop', summary: 'stop pods or containers', load: () => import('./verbs/stop.ts') },
   { name: 'rm', summary: 'remove pods or containers', load: () => import('./verbs/rm.ts') },
