@@ -148,6 +148,10 @@ export interface CgroupManager {
   stats(path: string): CgroupStats | undefined;
   /** The same with less to read. Undefined when the cgroup is absent. */
   usage(path: string): CgroupUsage | undefined;
+  /** CPU time of the subtree so far, nanoseconds, from one file; undefined when unknown or absent. */
+  cpuUsageNs(path: string): bigint | undefined;
+  /** Tasks of the subtree and their limit. */
+  pids(path: string): PidsStats;
   /**
    * OOM kills in the subtree; undefined when unknown or when the cgroup is absent, so it must be
    * asked before the cgroup is removed.

@@ -7,6 +7,7 @@ import type { StreamContainerStatsRequest__Output } from '../proto/gen/runtime/v
 import type { StreamContainersRequest__Output } from '../proto/gen/runtime/v1/StreamContainersRequest.ts';
 import type { StreamImagesRequest__Output } from '../proto/gen/runtime/v1/StreamImagesRequest.ts';
 import type { StreamPodSandboxesRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxesRequest.ts';
+import type { StreamPodSandboxStatsRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxStatsRequest.ts';
 import type { ContainerRecord } from '../src/container/record.ts';
 import type { SandboxRecord } from '../src/sandbox/record.ts';
 import type { Services } from '../src/services.ts';
@@ -29,6 +30,8 @@ import { getContainerEvents } from './runtime-service/get-container-events.ts';
 import { collectStats, listContainerStats } from './runtime-service/list-container-stats.ts';
 import { listContainers } from './runtime-service/list-containers.ts';
 import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
+import { collectSandboxStats, listPodSandboxStats } from './runtime-service/list-pod-sandbox-stats.ts';
+import { podSandboxStatsRpc } from './runtime-service/pod-sandbox-stats.ts';
 import { podSandboxStatus } from './runtime-service/pod-sandbox-status.ts';
 import { portForwardRpc } from './runtime-service/port-forward.ts';
 import { removeContainerRpc } from './runtime-service/remove-container.ts';
@@ -82,6 +85,8 @@ const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>>
   UpdateContainerResources: [updateContainerResourcesRpc, change],
   ContainerStats: [containerStatsRpc, quiet],
   ListContainerStats: [listContainerStats, quiet],
+  PodSandboxStats: [podSandboxStatsRpc, quiet],
+  ListPodSandboxStats: [listPodSandboxStats, quiet],
 };
 
 const imageHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> = {
@@ -163,6 +168,15 @@ export function runtimeService(
       context,
       async (request, send) =>
         sendChunks(await collectStats(s, request.filter), (chunk) => send({ container_stats: chunk })),
+      quiet,
+    ),
+    StreamPodSandboxStats: serverStream<StreamPodSandboxStatsRequest__Output, unknown>(
+      'StreamPodSandboxStats',
+      context,
+      async (request, send) =>
+        sendChunks(await collectSandboxStats(s, request.filter), (chunk) =>
+          send({ pod_sandbox_stats: chunk }),
+        ),
       quiet,
     ),
     GetContainerEvents: serverStream<GetEventsRequest__Output, ContainerEventResponse>(

@@ -4,9 +4,7 @@ import type { CgroupDriver, CgroupMode } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
 import { Attachments } from './container/attachments.ts';
 import type { ContainerRecord } from './container/record.ts';
-import { CpuRates } from './container/stats.ts';
 import { StopLoops } from './container/stop-loop.ts';
-import { WritableLayerUsage } from './container/writable-layer-usage.ts';
 import { BerthError } from './errors.ts';
 import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
@@ -25,6 +23,9 @@ import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
 import { StreamingServer } from './streaming/server.ts';
+import { Readings } from './stats/readings.ts';
+import { Sampler } from './stats/sampler.ts';
+import { WritableLayerUsage } from './stats/writable-layer-usage.ts';
 import { inheritedEnvironment } from './sys/exec.ts';
 import { tryLock } from './sys/flock.ts';
 import { prepareNamespaceDir, releaseNamespaceDir } from './sys/namespaces.ts';
@@ -88,12 +89,15 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const services = await build(config, log, { paths, db, poller, watcher });
   await services.images.sweep();
   const recovered = recover(services);
+  const sampler = new Sampler(services, config.stats.interval * 1000);
   const repairs = recovered.then(() => new Repairs(services));
   void recovered.then(() => sweep(services));
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     sweeper.close();
     await services.streaming.close();
+    await sampler.close();
+    await services.layerUsage.close();
     services.attachments.close();
     await services.images.close();
     await services.creating.settled();
@@ -119,6 +123,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
   const { mode, manager } = detectCgroups();
   const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
   const faults = faultsOf(process.env);
+  const cgroups = manager(cgroupDriver);
   const sandboxes = new RecordStore<SandboxRecord>(db, 'sandboxes', 'sandbox');
   const containers = new RecordStore<ContainerRecord>(db, 'containers', 'container', {
     sandbox_id: (c) => c.sandboxId,
@@ -131,7 +136,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     faults,
     poller,
     cgroupDriver,
-    cgroups: manager(cgroupDriver),
+    cgroups,
     host: await readHostFacts(await cgroupFacts(mode)),
     bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
     cni: new Cni({ watcher, host: { binDirs: config.network.bin_dirs, env: inheritedEnvironment() }, log }),
@@ -151,8 +156,8 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     streaming: await listenForStreams(config.streaming, log),
     attachments: new Attachments(poller),
     stopLoops: new StopLoops(),
-    layerUsage: new WritableLayerUsage(),
-    cpuRates: new CpuRates(),
+    layerUsage: new WritableLayerUsage(log),
+    readings: new Readings(cgroups, config.stats.interval * 1000),
     creating: new SingleFlight(),
     locks: new KeyedMutex(),
   };

@@ -2,9 +2,7 @@ import type { CgroupDriver, CgroupManager } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
 import type { Attachments } from './container/attachments.ts';
 import type { ContainerRecord } from './container/record.ts';
-import type { CpuRates } from './container/stats.ts';
 import type { StopLoops } from './container/stop-loop.ts';
-import type { WritableLayerUsage } from './container/writable-layer-usage.ts';
 import type { Events } from './events/events.ts';
 import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
@@ -17,6 +15,8 @@ import type { OciRuntime } from './runtime/oci/runtime.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { HostFacts } from './spec/host.ts';
 import type { StreamingServer } from './streaming/server.ts';
+import type { Readings } from './stats/readings.ts';
+import type { WritableLayerUsage } from './stats/writable-layer-usage.ts';
 import type { Poller } from './sys/poller.ts';
 import type { KeyedMutex } from './util/keyed-mutex.ts';
 import type { SingleFlight } from './util/single-flight.ts';
@@ -49,7 +49,7 @@ export interface Services {
   readonly attachments: Attachments;
   readonly stopLoops: StopLoops;
   readonly layerUsage: WritableLayerUsage;
-  readonly cpuRates: CpuRates;
+  readonly readings: Readings;
   /** RunPodSandbox and CreateContainer in flight, by the caller's key. */
   readonly creating: SingleFlight<string>;
   /** One change at a time of each sandbox or container, by id. */

@@ -100,6 +100,15 @@ export class V1Manager implements CgroupManager {
   readResources(path: string): Resources {
     const read = (controller: string, from: (dir: string) => Resources): Resources => {
       const dir = this.#dir(path, controller);
+  cpuUsageNs(path: string): bigint | undefined {
+    const dir = this.#dir(path, 'cpuacct');
+    return dir === undefined ? undefined : cpu.usageNs(dir);
+  }
+
+  pids(path: string): PidsStats {
+    return pids.stats(this.#dir(path, 'pids') ?? NOWHERE);
+  }
+
       return dir === undefined ? {} : from(dir);
     };
     return {

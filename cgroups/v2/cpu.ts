@@ -1,5 +1,5 @@
 import { readOptional, write } from '../io.ts';
-import { parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
+import { flatReader, parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
 import type { CpuStats, Resources } from '../types.ts';
 import { sharesToWeight, weightToShares } from '../weight.ts';
 
@@ -18,6 +18,12 @@ export function stats(dir: string): CpuStats {
     nrThrottled: stat.get('nr_throttled'),
     throttledNs: ns('throttled_usec'),
   };
+}
+
+/** CPU time so far, nanoseconds. */
+export function usageNs(dir: string): bigint | undefined {
+  const usec = flatReader(readOptional(dir, 'cpu.stat'))('usage_usec');
+  return usec === undefined ? undefined : usec * 1000n;
 }
 
 export function readResources(dir: string): Resources {

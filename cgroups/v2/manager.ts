@@ -76,6 +76,14 @@ export class V2Manager implements CgroupManager {
     };
   }
 
+  cpuUsageNs(path: string): bigint | undefined {
+    return cpu.usageNs(this.#dir(path));
+  }
+
+  pids(path: string): PidsStats {
+    return pids.stats(this.#dir(path));
+  }
+
   oomKills(path: string): bigint | undefined {
     return memory.oomKills(this.#dir(path));
   }

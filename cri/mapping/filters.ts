@@ -1,6 +1,7 @@
 import type { ContainerFilter__Output } from '../../proto/gen/runtime/v1/ContainerFilter.ts';
 import type { ContainerStatsFilter__Output } from '../../proto/gen/runtime/v1/ContainerStatsFilter.ts';
 import type { PodSandboxFilter__Output } from '../../proto/gen/runtime/v1/PodSandboxFilter.ts';
+import type { PodSandboxStatsFilter__Output } from '../../proto/gen/runtime/v1/PodSandboxStatsFilter.ts';
 import type { ContainerRecord } from '../../src/container/record.ts';
 import { isReady, type SandboxRecord } from '../../src/sandbox/record.ts';
 import { toState } from './container.ts';
@@ -8,9 +9,10 @@ import { toState } from './container.ts';
 /** The listed sandboxes that a filter lets through; what is being made or removed is not listed. */
 export function filterSandboxes(
   all: Iterable<SandboxRecord>,
-  filter: PodSandboxFilter__Output | null,
+  filter: PodSandboxFilter__Output | PodSandboxStatsFilter__Output | null,
 ): SandboxRecord[] {
-  const { id = '', state = null, label_selector: labels = {} } = filter ?? {};
+  const { id = '', label_selector: labels = {} } = filter ?? {};
+  const state = filter !== null && 'state' in filter ? filter.state : null;
   return [...all].filter(
     (s) =>
       s.phase === 'live' &&

@@ -1,15 +1,21 @@
-import type { Psi, PsiLine } from '../../cgroups/types.ts';
+import type { CgroupUsage, Psi, PsiLine } from '../../cgroups/types.ts';
 import type { ContainerStats } from '../../proto/gen/runtime/v1/ContainerStats.ts';
+import type { CpuUsage } from '../../proto/gen/runtime/v1/CpuUsage.ts';
+import type { MemoryUsage } from '../../proto/gen/runtime/v1/MemoryUsage.ts';
+import type { NetworkInterfaceUsage } from '../../proto/gen/runtime/v1/NetworkInterfaceUsage.ts';
+import type { NetworkUsage } from '../../proto/gen/runtime/v1/NetworkUsage.ts';
+import type { PodSandboxStats } from '../../proto/gen/runtime/v1/PodSandboxStats.ts';
 import type { PsiStats } from '../../proto/gen/runtime/v1/PsiStats.ts';
-import type { ContainerStats as DomainStats } from '../../src/container/stats.ts';
+import type { ContainerStats as DomainStats } from '../../src/stats/container-stats.ts';
+import type { NetworkStats, SandboxStats } from '../../src/stats/sandbox-stats.ts';
+import type { InterfaceCounters } from '../../src/sys/namespaces.ts';
 
 /** What is unknown is absent, never 0: the kubelet takes a 0 for a measurement. */
 export function toContainerStats(
-  { record, cgroup, usageNanoCores, writableLayer }: DomainStats,
+  { record, cgroup, usageNanoCores, swapAvailableBytes, writableLayer }: DomainStats,
   mountpoint: string,
 ): ContainerStats {
   const timestamp = String(cgroup.timestampNs);
-  const { cpu, memory, psi } = cgroup;
   return {
     attributes: {
       id: record.id,
@@ -17,32 +23,14 @@ export function toContainerStats(
       labels: record.config.labels,
       annotations: record.config.annotations,
     },
-    cpu: {
-      timestamp,
-      usage_core_nano_seconds: value(cpu.usageNs),
-      usage_nano_cores: value(usageNanoCores),
-      psi: toPsi(psi?.cpu),
-    },
-    memory: {
-      timestamp,
-      working_set_bytes: value(memory.workingSetBytes),
-      available_bytes: value(memory.availableBytes),
-      usage_bytes: value(memory.usageBytes),
-      rss_bytes: value(memory.rssBytes),
-      page_faults: value(memory.pageFaults),
-      major_page_faults: value(memory.majorPageFaults),
-      psi: toPsi(psi?.memory),
-    },
+    cpu: toCpu(cgroup, usageNanoCores),
+    memory: toMemory(cgroup),
     swap: {
       timestamp,
-      swap_usage_bytes: value(memory.swapUsageBytes),
-      swap_available_bytes: value(
-        memory.swapLimitBytes === undefined || memory.swapUsageBytes === undefined
-          ? undefined
-          : memory.swapLimitBytes - memory.swapUsageBytes,
-      ),
+      swap_usage_bytes: value(cgroup.memory.swapUsageBytes),
+      swap_available_bytes: value(swapAvailableBytes),
     },
-    io: { timestamp, psi: toPsi(psi?.io) },
+    io: { timestamp, psi: toPsi(cgroup.psi?.io) },
     ...(writableLayer === undefined
       ? {}
       : {
@@ -53,6 +41,70 @@ export function toContainerStats(
             inodes_used: value(writableLayer.inodesUsed),
           },
         }),
+  };
+}
+
+/** `linux` is always there: the kubelet reads through it unasked. */
+export function toPodSandboxStats(
+  { record, cgroup, usageNanoCores, processes, network, containers }: SandboxStats,
+  mountpoint: string,
+): PodSandboxStats {
+  const timestamp = String(cgroup.timestampNs);
+  return {
+    attributes: {
+      id: record.id,
+      metadata: record.config.metadata,
+      labels: record.config.labels,
+      annotations: record.config.annotations,
+    },
+    linux: {
+      cpu: toCpu(cgroup, usageNanoCores),
+      memory: toMemory(cgroup),
+      network: network === undefined ? null : toNetwork(network),
+      process: { timestamp, process_count: value(processes) },
+      containers: containers.map((stats) => toContainerStats(stats, mountpoint)),
+      io: { timestamp, psi: toPsi(cgroup.psi?.io) },
+    },
+  };
+}
+
+function toCpu({ timestampNs, cpu, psi }: CgroupUsage, usageNanoCores: bigint | undefined): CpuUsage {
+  return {
+    timestamp: String(timestampNs),
+    usage_core_nano_seconds: value(cpu.usageNs),
+    usage_nano_cores: value(usageNanoCores),
+    psi: toPsi(psi?.cpu),
+  };
+}
+
+function toMemory({ timestampNs, memory, psi }: CgroupUsage): MemoryUsage {
+  return {
+    timestamp: String(timestampNs),
+    working_set_bytes: value(memory.workingSetBytes),
+    available_bytes: value(memory.availableBytes),
+    usage_bytes: value(memory.usageBytes),
+    rss_bytes: value(memory.rssBytes),
+    page_faults: value(memory.pageFaults),
+    major_page_faults: value(memory.majorPageFaults),
+    psi: toPsi(psi?.memory),
+  };
+}
+
+function toNetwork({ timestampNs, standard, interfaces }: NetworkStats): NetworkUsage {
+  return {
+    timestamp: String(timestampNs),
+    default_interface: standard === undefined ? null : toInterface(standard),
+    interfaces: interfaces.map(toInterface),
+  };
+}
+
+function toInterface(i: InterfaceCounters): NetworkInterfaceUsage {
+  return {
+    name: i.name,
+    rx_bytes: value(i.rxBytes),
+    rx_errors: value(i.rxErrors),
+    tx_bytes: value(i.txBytes),
+    tx_errors: value(i.txErrors),
   };
 }
 

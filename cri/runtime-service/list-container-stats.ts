@@ -1,8 +1,8 @@
 import type { ContainerStatsFilter__Output } from '../../proto/gen/runtime/v1/ContainerStatsFilter.ts';
 import type { ListContainerStatsRequest__Output } from '../../proto/gen/runtime/v1/ListContainerStatsRequest.ts';
 import type { ListContainerStatsResponse } from '../../proto/gen/runtime/v1/ListContainerStatsResponse.ts';
-import { containerStats } from '../../src/container/stats.ts';
 import type { Services } from '../../src/services.ts';
+import { listContainerStats as readAll } from '../../src/stats/container-stats.ts';
 import { filterContainers } from '../mapping/filters.ts';
 import { toContainerStats } from '../mapping/stats.ts';
 
@@ -17,8 +17,6 @@ export async function listContainerStats(
 /** Stats of the containers that a filter lets through; one that ends while it is read is left out. */
 export async function collectStats(s: Services, filter: ContainerStatsFilter__Output | null) {
   const { mountpoint } = s.images.fsInfo();
-  const read = await Promise.all(
-    filterContainers(s.containers.values(), filter).map((c) => containerStats(s, c.id)),
-  );
-  return read.filter((stats) => stats !== undefined).map((stats) => toContainerStats(stats, mountpoint));
+  const stats = await readAll(s, filterContainers(s.containers.values(), filter));
+  return stats.map((one) => toContainerStats(one, mountpoint));
 }

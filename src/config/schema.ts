@@ -61,6 +61,15 @@ const streaming = z
   .refine((s) => (s.tls_cert === '') === (s.tls_key === ''), 'tls_cert and tls_key go together')
   .refine((s) => s.tls_client_ca === '' || s.tls_cert !== '', 'tls_client_ca needs tls_cert and tls_key');
 
+const stats = z.strictObject({
+  interval: z
+    .int()
+    .min(1)
+    .max(3600)
+    .default(10)
+    .describe('Seconds between two samples of CPU use, over which rates are measured'),
+});
+
 /** The schema of config.toml; unknown keys are errors. */
 export const configSchema = z.strictObject({
   listen: z
@@ -110,6 +119,7 @@ export const configSchema = z.strictObject({
   network: network.prefault({}).describe('Pod networking through CNI'),
   images: images.prefault({}).describe('Images and registries'),
   streaming: streaming.prefault({}).describe('The streaming server'),
+  stats: stats.prefault({}).describe('Statistics of pods and containers'),
   runtimes: z
     .record(z.string().regex(handlerName, 'must be a DNS label'), runtime)
     .default({ runc: { type: 'oci', path: '/usr/sbin/runc' } })

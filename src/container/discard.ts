@@ -42,8 +42,6 @@ export async function discardContainer(s: Services, id: string): Promise<void> {
   if (failures.length === 0) {
     await s.faults.at('RemoveContainer.forget');
     s.exits.forget(id);
-    s.layerUsage.forget(id);
-    s.cpuRates.forget(id);
     s.containers.delete(id);
     return;
   }

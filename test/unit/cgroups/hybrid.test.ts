@@ -34,6 +34,7 @@ describe('a cgroup captured on a hybrid host', () => {
   it('gives neutral stats, with pressure from the v2 side', () => {
     const stats = manager.stats('/pod');
     const { cpu, memory, psi } = stats ?? {};
+    expect(manager.cpuUsageNs('/pod')).toBe(cpu?.usageNs);
     expect(manager.usage('/pod')).toMatchObject({ cpu: { usageNs: cpu?.usageNs }, memory, psi });
     expect(stats).toMatchObject({
       cpu: {
@@ -81,6 +82,8 @@ describe('a cgroup captured on a hybrid host', () => {
     expect(manager.exists('/absent')).toBe(false);
     expect(manager.stats('/absent')).toBeUndefined();
     expect(manager.usage('/absent')).toBeUndefined();
+    expect(manager.cpuUsageNs('/absent')).toBeUndefined();
+    expect(manager.pids('/absent')).toEqual({ current: undefined, limit: undefined });
     expect(manager.oomKills('/absent')).toBeUndefined();
     expect(manager.procs('/absent')).toEqual([]);
     expect(manager.readResources('/absent')).toEqual({});

@@ -23,6 +23,7 @@ const DEFAULTS = {
     ...{ address: '127.0.0.1', port: 0, idle_timeout: 14_400 },
     ...{ tls_cert: '', tls_key: '', tls_client_ca: '' },
   },
+  stats: { interval: 10 },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc' } },
 };
 
@@ -56,6 +57,8 @@ idle_timeout = 60
 tls_cert = "/c"
 tls_key = "/k"
 tls_client_ca = "/ca"
+[stats]
+interval = 2
 [runtimes."crun-1.8"]
 path = "/usr/bin/crun"
 [runtimes.kata]
@@ -80,6 +83,7 @@ path = "/usr/bin/shim"
         ...{ address: '::1', port: 65535, idle_timeout: 60 },
         ...{ tls_cert: '/c', tls_key: '/k', tls_client_ca: '/ca' },
       },
+      stats: { interval: 2 },
       runtimes: {
         'crun-1.8': { type: 'oci', path: '/usr/bin/crun' },
         kata: { type: 'shim', path: '/usr/bin/shim' },

@@ -27,6 +27,7 @@ export const answered = {
   listContainers: roundTrip(runtimeService.ListContainers),
   listPodSandbox: roundTrip(runtimeService.ListPodSandbox),
   containerStats: roundTrip(runtimeService.ContainerStats),
+  podSandboxStats: roundTrip(runtimeService.PodSandboxStats),
   imageStatus: roundTrip(imageService.ImageStatus),
   imageFsInfo: roundTrip(imageService.ImageFsInfo),
 };

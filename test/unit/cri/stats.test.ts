@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import type { CgroupStats, Psi } from '../../../cgroups/types.ts';
 import { toFilesystemUsage, toImage } from '../../../cri/mapping/image.ts';
-import { toContainerStats } from '../../../cri/mapping/stats.ts';
-import type { ContainerStats } from '../../../src/container/stats.ts';
-import { containerConfig, imageConfig } from '../spec/configs.ts';
+import { toContainerStats, toPodSandboxStats } from '../../../cri/mapping/stats.ts';
+import type { ContainerStats } from '../../../src/stats/container-stats.ts';
+import type { SandboxStats } from '../../../src/stats/sandbox-stats.ts';
+import type { InterfaceCounters } from '../../../src/sys/namespaces.ts';
+import { containerConfig, imageConfig, sandboxConfig } from '../spec/configs.ts';
 import { answered, unsetFields } from './messages.ts';
-import { container } from './records.ts';
+import { container, sandbox } from './records.ts';
 
 const MAX64 = 18_446_744_073_709_551_615n;
 
@@ -54,13 +56,22 @@ const record = container({
   }),
 });
 
+const READ: ContainerStats = {
+  record,
+  cgroup: CGROUP,
+  usageNanoCores: undefined,
+  swapAvailableBytes: undefined,
+  writableLayer: undefined,
+};
+
 const stats = (over: Partial<ContainerStats> = {}) =>
-  answered.containerStats({ stats: toContainerStats({ record, cgroup: CGROUP, ...over }, '/images') }).stats;
+  answered.containerStats({ stats: toContainerStats({ ...READ, ...over }, '/images') }).stats;
 
 describe('toContainerStats', () => {
   it('tells everything', () => {
     const full = stats({
       usageNanoCores: 109n,
+      swapAvailableBytes: 9_007_199_254_740_993n,
       writableLayer: { timestampNs: 1_700_000_000_000_000_001n, usedBytes: 110n, inodesUsed: 111n },
     });
     expect(unsetFields(full)).toEqual([]);
@@ -122,15 +133,6 @@ describe('toContainerStats', () => {
     expect(bare?.writable_layer).toBeNull();
   });
 
-  it.each([
-    ['no limit', { swapUsageBytes: 5n, swapLimitBytes: undefined }, '5'],
-    ['no usage', { swapUsageBytes: undefined, swapLimitBytes: 5n }, undefined],
-  ])('tells no available swap with %s', (_name, swap, usage) => {
-    const got = stats({ cgroup: { ...CGROUP, memory: { ...CGROUP.memory, ...swap } } });
-    expect(got?.swap?.swap_available_bytes).toBeNull();
-    expect(got?.swap?.swap_usage_bytes?.value).toBe(usage);
-  });
-
   it('tells a measured 0', () => {
     const memory = { ...CGROUP.memory, majorPageFaults: 0n };
     expect(stats({ cgroup: { ...CGROUP, memory } })?.memory?.major_page_faults).toEqual({ value: '0' });
@@ -142,6 +144,82 @@ describe('toContainerStats', () => {
     const got = stats({ cgroup: { ...CGROUP, psi: { cpu, memory: psi(20), io: undefined } } });
     expect(got?.cpu?.psi).toEqual({ Some: message(10).Some, Full: null });
     expect(got?.io?.psi).toBeNull();
+  });
+});
+
+describe('toPodSandboxStats', () => {
+  const eth = (name: string, base: bigint): InterfaceCounters => ({
+    name,
+    rxBytes: MAX64,
+    rxPackets: 0n,
+    rxErrors: base + 1n,
+    rxDropped: 0n,
+    txBytes: base + 2n,
+    txPackets: 0n,
+    txErrors: base + 3n,
+    txDropped: 0n,
+  });
+  const pod = (over: Partial<SandboxStats> = {}) =>
+    answered.podSandboxStats({
+      stats: toPodSandboxStats(
+        {
+          record: sandbox({
+            config: sandboxConfig({ labels: { l: '1' }, annotations: { n: '2' } }),
+          }),
+          cgroup: CGROUP,
+          usageNanoCores: 109n,
+          processes: 7n,
+          network: {
+            timestampNs: 1_700_000_000_000_000_002n,
+            standard: eth('eth0', 10n),
+            interfaces: [eth('eth0', 10n), eth('net1', 20n)],
+          },
+          containers: [READ],
+          ...over,
+        },
+        '/images',
+      ),
+    }).stats;
+  const usage = (name: string, base: number) => ({
+    name,
+    rx_bytes: { value: String(MAX64) },
+    rx_errors: { value: String(base + 1) },
+    tx_bytes: { value: String(base + 2) },
+    tx_errors: { value: String(base + 3) },
+  });
+
+  it('tells everything', () => {
+    const got = pod();
+    expect(got?.attributes).toEqual({
+      id: 'sb1',
+      metadata: { name: 'web', namespace: 'default', uid: '7d3f', attempt: 0 },
+      labels: { l: '1' },
+      annotations: { n: '2' },
+    });
+    expect(got?.windows).toBeNull();
+    const timestamp = '1700000000123456789';
+    expect(got?.linux).toMatchObject({
+      cpu: { timestamp, usage_nano_cores: { value: '109' }, psi: message(10) },
+      memory: { timestamp, working_set_bytes: { value: '103' }, psi: message(20) },
+      network: {
+        timestamp: '1700000000000000002',
+        default_interface: usage('eth0', 10),
+        interfaces: [usage('eth0', 10), usage('net1', 20)],
+      },
+      process: { timestamp, process_count: { value: '7' } },
+      io: { timestamp, psi: message(30) },
+      containers: [{ attributes: { id: 'c1', metadata: { name: 'app' } } }],
+    });
+  });
+
+  it('has `linux` always, and leaves out what is unknown', () => {
+    const got = pod({ usageNanoCores: undefined, processes: undefined, network: undefined, containers: [] });
+    expect(got?.linux).toMatchObject({
+      cpu: { usage_nano_cores: null },
+      network: null,
+      process: { process_count: null },
+      containers: [],
+    });
   });
 });
 

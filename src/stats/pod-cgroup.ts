@@ -1,0 +1,28 @@
+import type { SandboxRecord } from '../sandbox/record.ts';
+
+/**
+ * Finds the cgroup that is a pod's alone: the parent of its containers' cgroups, which the kubelet makes for
+ * each pod. Parents that pods of several names share, and the default one, are nobody's alone. A pod's
+ * earlier sandboxes have the same parent.
+ *
+ * @param sandboxes all there are
+ * @returns a function from a sandbox to its pod's cgroup path, or undefined
+ */
+export function podCgroups(
+  sandboxes: Iterable<SandboxRecord>,
+): (sandbox: SandboxRecord) => string | undefined {
+  const owners = new Map<string, string | undefined>();
+  for (const sandbox of sandboxes) {
+    const { parent } = sandbox.cgroup;
+    const owner = ownerKey(sandbox);
+    owners.set(parent, owners.has(parent) && owners.get(parent) !== owner ? undefined : owner);
+  }
+  return (sandbox) => {
+    if (sandbox.config.cgroupParent === '' || sandbox.cgroup.parent === '/') return undefined;
+    return owners.get(sandbox.cgroup.parent) === ownerKey(sandbox) ? sandbox.cgroup.parent : undefined;
+  };
+}
+
+function ownerKey({ config: { metadata } }: SandboxRecord): string {
+  return JSON.stringify([metadata.namespace, metadata.name, metadata.uid]);
+}
