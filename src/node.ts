@@ -22,10 +22,10 @@ import { OciRuntime } from './runtime/oci/runtime.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
-import { StreamingServer } from './streaming/server.ts';
 import { Readings } from './stats/readings.ts';
 import { Sampler } from './stats/sampler.ts';
 import { WritableLayerUsage } from './stats/writable-layer-usage.ts';
+import { StreamingServer } from './streaming/server.ts';
 import { inheritedEnvironment } from './sys/exec.ts';
 import { tryLock } from './sys/flock.ts';
 import { prepareNamespaceDir, releaseNamespaceDir } from './sys/namespaces.ts';
@@ -88,16 +88,16 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   await watcher.refresh();
   const services = await build(config, log, { paths, db, poller, watcher });
   await services.images.sweep();
-  const recovered = recover(services);
   const sampler = new Sampler(services, config.stats.interval * 1000);
+  const recovered = recover(services);
   const repairs = recovered.then(() => new Repairs(services));
   void recovered.then(() => sweep(services));
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     sweeper.close();
-    await services.streaming.close();
     await sampler.close();
     await services.layerUsage.close();
+    await services.streaming.close();
     services.attachments.close();
     await services.images.close();
     await services.creating.settled();
@@ -122,8 +122,8 @@ interface Parts {
 async function build(config: Config, log: Logger, { paths, db, poller, watcher }: Parts): Promise<Services> {
   const { mode, manager } = detectCgroups();
   const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
-  const faults = faultsOf(process.env);
   const cgroups = manager(cgroupDriver);
+  const faults = faultsOf(process.env);
   const sandboxes = new RecordStore<SandboxRecord>(db, 'sandboxes', 'sandbox');
   const containers = new RecordStore<ContainerRecord>(db, 'containers', 'container', {
     sandbox_id: (c) => c.sandboxId,

@@ -11,7 +11,15 @@ import { psiStats } from '../psi.ts';
 import { v1Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type { CgroupManager, CgroupMode, CgroupStats, CgroupUsage, PsiStats, Resources } from '../types.ts';
+import type {
+  CgroupManager,
+  CgroupMode,
+  CgroupStats,
+  CgroupUsage,
+  PidsStats,
+  PsiStats,
+  Resources,
+} from '../types.ts';
 import * as cpu from './cpu.ts';
 import { inheritCpuset } from './cpuset.ts';
 import * as freezer from './freezer.ts';
@@ -92,14 +100,6 @@ export class V1Manager implements CgroupManager {
     return { timestampNs, cpu: { usageNs }, memory: used, psi: this.#psi(path) };
   }
 
-  oomKills(path: string): bigint | undefined {
-    const dir = this.#dir(path, 'memory');
-    return dir === undefined ? undefined : memory.oomKills(dir);
-  }
-
-  readResources(path: string): Resources {
-    const read = (controller: string, from: (dir: string) => Resources): Resources => {
-      const dir = this.#dir(path, controller);
   cpuUsageNs(path: string): bigint | undefined {
     const dir = this.#dir(path, 'cpuacct');
     return dir === undefined ? undefined : cpu.usageNs(dir);
@@ -109,6 +109,14 @@ export class V1Manager implements CgroupManager {
     return pids.stats(this.#dir(path, 'pids') ?? NOWHERE);
   }
 
+  oomKills(path: string): bigint | undefined {
+    const dir = this.#dir(path, 'memory');
+    return dir === undefined ? undefined : memory.oomKills(dir);
+  }
+
+  readResources(path: string): Resources {
+    const read = (controller: string, from: (dir: string) => Resources): Resources => {
+      const dir = this.#dir(path, controller);
       return dir === undefined ? {} : from(dir);
     };
     return {

@@ -9,7 +9,7 @@ import { psiStats } from '../psi.ts';
 import { v2Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type { CgroupManager, CgroupStats, CgroupUsage, Resources } from '../types.ts';
+import type { CgroupManager, CgroupStats, CgroupUsage, PidsStats, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
