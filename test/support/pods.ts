@@ -224,6 +224,38 @@ export function containerConfig(more: ContainerConfig = IDLE): ContainerConfig {
   };
 }
 
+/** Mounts of every kind, of a directory and of an image, as CRI tells them: with all members. */
+export function mountsOfEveryKind(host_path: string) {
+  const plain = {
+    readonly: false,
+    recursive_read_only: false,
+    selinux_relabel: false,
+    propagation: 'PROPAGATION_PRIVATE' as const,
+    uidMappings: [],
+    gidMappings: [],
+    image: null,
+    image_sub_path: '',
+  };
+  const image = {
+    image: BUSYBOX,
+    user_specified_image: 'busybox:as-the-user-wrote-it',
+    annotations: { 'for/image': 'ü' },
+    runtime_handler: '',
+    image_ref: '',
+  };
+  return [
+    { ...plain, container_path: '/plain', host_path },
+    { ...plain, container_path: '/ro', host_path, readonly: true, recursive_read_only: true },
+    {
+      ...plain,
+      container_path: '/slave',
+      host_path,
+      propagation: 'PROPAGATION_HOST_TO_CONTAINER' as const,
+    },
+    { ...plain, container_path: '/image', host_path: '', readonly: true, image, image_sub_path: 'etc' },
+  ];
+}
+
 /** @throws Error at the first line that is not in CRI's format. */
 export function parseLog(file: Buffer): LogLine[] {
   const text = file.toString('latin1');

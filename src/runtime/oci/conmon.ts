@@ -62,6 +62,8 @@ export async function createWithConmon(options: ConmonOptions): Promise<Started>
     cwd: options.paths.bundle,
     env: {
       PATH: process.env.PATH,
+      // GLib refuses without a word what is no text of the locale's encoding; names and paths are UTF-8.
+      LC_CTYPE: 'C.UTF-8',
       ...helperMark(options.id),
       _OCI_SYNCPIPE: String(SYNC_PIPE_FD),
       _OCI_STARTPIPE: String(START_PIPE_FD),
