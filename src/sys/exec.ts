@@ -121,6 +121,7 @@ export function inheritedEnvironment(): Record<string, string | undefined> {
     LISTEN_PID,
     LISTEN_FDNAMES,
     UV_THREADPOOL_SIZE,
+    MALLOC_ARENA_MAX,
     ...env
   } = process.env;
   return env;
