@@ -13,7 +13,13 @@ import type { ProtoGrpcType as CriProto } from './gen/cri.ts';
  * `oneof` has a member of its own that names the field in use. A number of an enum that this version does
  * not know stays a number, whatever the generated type says.
  */
-const OPTIONS: Options = { keepCase: true, longs: String, enums: String, defaults: true, oneofs: true };
+export const LOAD_OPTIONS: Options = {
+  keepCase: true,
+  longs: String,
+  enums: String,
+  defaults: true,
+  oneofs: true,
+};
 
 /** The services on berthd's socket, and how to call them. */
 export interface Protos {
@@ -29,8 +35,8 @@ export interface Protos {
   readonly NodeClient: BerthProto['berth']['v1']['Node'];
 }
 
-/** The checkout's root, from the source tree and from `dist/` alike: the build copies no .proto file. */
-function checkoutRoot(): string {
+/** Where the .proto files are, from the source tree and from `dist/` alike: the build copies none. */
+export function protoDirectory(): string {
   const start = dirname(fileURLToPath(import.meta.url));
   let dir = start;
   while (!existsSync(join(dir, 'package.json'))) {
@@ -39,7 +45,7 @@ function checkoutRoot(): string {
       throw new Error(`no package.json in ${start} or above it: the installation is incomplete`);
     dir = parent;
   }
-  return dir;
+  return join(dir, 'proto');
 }
 
 /**
@@ -47,8 +53,10 @@ function checkoutRoot(): string {
  * calls it once, when it starts. Throws when a file is missing or does not parse.
  */
 export function loadProtos(): Protos {
-  const directory = join(checkoutRoot(), 'proto');
-  const definition = loadSync(['cri.proto', 'berth.proto'], { ...OPTIONS, includeDirs: [directory] });
+  const definition = loadSync(['cri.proto', 'berth.proto'], {
+    ...LOAD_OPTIONS,
+    includeDirs: [protoDirectory()],
+  });
   // grpc-js types every loaded package alike; the generated types say what these two files hold.
   const { runtime, berth } = loadPackageDefinition(definition) as unknown as CriProto & BerthProto;
   return {
