@@ -298,3 +298,55 @@ describe('poller', () => {
     await expect(run('exit')).rejects.toMatchObject({ code: 3, stdout: 'watching' });
   });
 });
+
+describe('orphans', () => {
+  const reapModule = new URL('../../src/sys/reap.ts', import.meta.url).href;
+
+  /** Runs a program in a process of its own, as being the subreaper is for the whole process. */
+  async function inProcess(body: string): Promise<string> {
+    const code = `import { Poller } from ${JSON.stringify(pollerModule)};
+      import { becomeSubreaper, OrphanSweeper } from ${JSON.stringify(reapModule)};
+      import { execFileSync, spawn } from 'node:child_process';
+      import { readFileSync } from 'node:fs';
+      becomeSubreaper();
+      const poller = new Poller();
+      const orphan = (script) =>
+        Number(execFileSync('sh', ['-c', '(' + script + ') >/dev/null 2>&1 & echo $!'], { encoding: 'utf8' }));
+      const state = (pid) => { try { return /State:\\s+(\\w)/.exec(readFileSync('/proc/' + pid + '/status'))[1]; } catch { return 'gone'; } };
+      const until = async (look) => { while (!look()) await new Promise((r) => setTimeout(r, 5)); };
+      ${body}
+      await poller.close();`;
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', code], {
+      timeout: 20_000,
+    });
+    return stdout.trim();
+  }
+
+  it('tell the subreaper their code or signal, also when they have ended before', async () => {
+    const body = `const early = orphan('sleep 0.1; exit 9');
+      await until(() => state(early) === 'Z');
+      const codes = await Promise.all([
+        poller.orphanExit(early),
+        poller.orphanExit(orphan('sleep 0.1; exit 7')),
+        poller.orphanExit(orphan("sleep 0.1; exec sh -c 'kill -TERM $$'")),
+      ]);
+      console.log(JSON.stringify([codes, state(early)]));`;
+    expect(JSON.parse(await inProcess(body))).toEqual([[9, 7, 143], 'gone']);
+  });
+
+  it('that nobody waits for are reaped at the second look, and children of Node’s are not', async () => {
+    const body = `const sweeper = new OrphanSweeper(1_000_000);
+      const lost = orphan('sleep 0.1; exit 1');
+      await until(() => state(lost) === 'Z');
+      sweeper.look();
+      const first = state(lost);
+      sweeper.look();
+      const second = state(lost);
+      const child = spawn('true');
+      const code = await new Promise((resolve) => child.once('exit', resolve));
+      sweeper.look();
+      sweeper.close();
+      console.log(JSON.stringify([first, second, code]));`;
+    expect(JSON.parse(await inProcess(body))).toEqual(['Z', 'gone', 0]);
+  });
+});

@@ -279,7 +279,7 @@ describe('the client’s side', () => {
   });
 });
 
-describe('fuzzing', () => {
+describe('fuzzing', { timeout: 30_000 }, () => {
   /** Numbers that a seed decides, so that a failure can be had again (xorshift32). */
   function random(seed: number): () => number {
     let state = seed * 2654435761 || 1;
@@ -301,7 +301,7 @@ describe('fuzzing', () => {
       control(GOAWAY, 0, Buffer.alloc(8)),
     ]);
     let failed = 0;
-    for (let seed = 1; seed <= 2000; seed++) {
+    for (let seed = 1; seed <= 800; seed++) {
       const next = random(seed);
       const bytes = Buffer.from(valid);
       for (let i = 0; i < 1 + next() * 4; i++)
@@ -329,12 +329,12 @@ describe('fuzzing', () => {
       transport.destroy();
     }
     // Some damage is found, and some is in what streams carry.
-    expect(failed).toBeGreaterThan(500);
-    expect(failed).toBeLessThan(2000);
+    expect(failed).toBeGreaterThan(200);
+    expect(failed).toBeLessThan(800);
   });
 
   it('of a parser with noise throws SpdyError alone, and keeps no more than a frame', () => {
-    for (let seed = 1; seed <= 3000; seed++) {
+    for (let seed = 1; seed <= 1000; seed++) {
       const next = random(seed);
       const parser = new FrameParser({ control: () => {}, data: () => {} });
       try {
