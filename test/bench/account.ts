@@ -73,14 +73,23 @@ export class CgroupAccount implements Account {
   }
 }
 
-/** Counts the processes of a daemon that somebody else runs; helpers that have ended are not counted. */
+/**
+ * Counts the processes of a daemon that somebody else runs, without the helpers of pods that were there
+ * before, which may be another daemon's; helpers that have ended are not counted.
+ */
 export class ProcessAccount implements Account {
   #daemon = 0;
   readonly #helpers: ReadonlySet<string>;
+  readonly #before: ReadonlySet<number>;
 
   /** @param helpers names (`/proc/<pid>/comm`) of programs that count besides the daemon's descendants */
-  constructor(helpers: readonly string[]) {
+  static async create(helpers: readonly string[]): Promise<ProcessAccount> {
+    return new ProcessAccount(helpers, [...(await commandLines()).keys()]);
+  }
+
+  private constructor(helpers: readonly string[], before: readonly number[]) {
     this.#helpers = new Set(helpers);
+    this.#before = new Set(before);
   }
 
   async place(pid: number): Promise<void> {
@@ -96,7 +105,8 @@ export class ProcessAccount implements Account {
     const all = [...(await commandLines()).keys()];
     const stats = new Map((await Promise.all(all.map(readStat))).map((stat) => [stat?.pid ?? 0, stat]));
     const isHelper = (pid: number, name: string): boolean => {
-      if (this.#helpers.has(name) || pid === this.#daemon) return true;
+      if (pid === this.#daemon) return true;
+      if (this.#helpers.has(name)) return !this.#before.has(pid);
       for (let up = stats.get(pid)?.parent ?? 0; up > 1; up = stats.get(up)?.parent ?? 0) {
         // A monitor's child is a container.
         if (up === this.#daemon) return true;

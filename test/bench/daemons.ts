@@ -53,7 +53,7 @@ export interface EndpointOptions {
 export async function makeEndpoint(options: EndpointOptions): Promise<Made> {
   const { endpoint, cgroupParent, helpers, image } = options;
   const pid = await listenerOf(socketPath(endpoint));
-  const account = new ProcessAccount(helpers);
+  const account = await ProcessAccount.create(helpers);
   await account.place(pid);
   return {
     daemon: { endpoint, cgroupParent, pid, close: () => removeCgroups(cgroupParent) },
