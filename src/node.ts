@@ -9,6 +9,7 @@ import { BerthError } from './errors.ts';
 import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
+import { type MissingFeatures, missingFeatures, probeKernel, runtimeFeatures } from './isolation/features.ts';
 import type { Logger } from './log.ts';
 import { Cni } from './network/cni.ts';
 import { ConfWatcher } from './network/conf-watch.ts';
@@ -149,6 +150,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
       logger: log,
     }),
     runtimes: runtimes(config, paths, cgroupDriver),
+    missing: await probeHandlers(config, paths),
     sandboxes,
     containers,
     events: new Events(sandboxes, containers),
@@ -180,6 +182,23 @@ function runtimes(config: Config, paths: Paths, driver: CgroupDriver): Map<strin
     }
     map.set(name, new OciRuntime({ path, root: paths.runtime(name), systemdCgroup: driver === 'systemd' }));
   }
+  const standard = map.get(config.default_runtime);
+  if (standard !== undefined) map.set('', standard);
+  return map;
+}
+
+/** What handlers cannot do, found out by trying; by the names of {@link runtimes}. */
+async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, MissingFeatures>> {
+  const kernel = await probeKernel(paths.root);
+  const found = await Promise.all(
+    Object.entries(config.runtimes).map(
+      async ([name, { path }]): Promise<[string, MissingFeatures]> => [
+        name,
+        missingFeatures(path, await runtimeFeatures(path), kernel),
+      ],
+    ),
+  );
+  const map = new Map(found);
   const standard = map.get(config.default_runtime);
   if (standard !== undefined) map.set('', standard);
   return map;

@@ -82,6 +82,7 @@ export class Paths {
       spec: join(bundle, 'config.json'),
       rootfs: join(bundle, 'rootfs'),
       imageVolume: (mount) => join(bundle, 'image-volumes', String(mount)),
+      mappedImages: join(bundle, 'mapped-images'),
       pidFile: join(bundle, 'pidfile'),
       conmonPidFile: join(bundle, 'conmon.pid'),
       control: join(bundle, 'ctl'),
@@ -114,6 +115,8 @@ export interface ContainerPaths {
   rootfs: string;
   /** Where the image of `config.mounts[mount]` is mounted. */
   imageVolume(mount: number): string;
+  /** For the moment of mounting layers: all of them, with owners as in the pod's user namespace. */
+  mappedImages: string;
   pidFile: string;
   conmonPidFile: string;
   /** conmon's control FIFO: terminal size, reopening of the log. */

@@ -6,6 +6,7 @@ import type { StopLoops } from './container/stop-loop.ts';
 import type { Events } from './events/events.ts';
 import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
+import type { MissingFeatures } from './isolation/features.ts';
 import type { Logger } from './log.ts';
 import type { Cni } from './network/cni.ts';
 import type { Paths } from './paths.ts';
@@ -40,6 +41,8 @@ export interface Services {
   readonly poller: Poller;
   /** By handler name; the default also under the empty name. */
   readonly runtimes: ReadonlyMap<string, OciRuntime>;
+  /** What each of these handlers cannot do on this node, by the same names. */
+  readonly missing: ReadonlyMap<string, MissingFeatures>;
   readonly sandboxes: RecordStore<SandboxRecord>;
   readonly containers: RecordStore<ContainerRecord>;
   /** What happens to sandboxes and containers, for those who listen. */

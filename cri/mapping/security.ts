@@ -2,6 +2,7 @@ import type { Int64Value__Output } from '../../proto/gen/runtime/v1/Int64Value.t
 import type { NamespaceOption, NamespaceOption__Output } from '../../proto/gen/runtime/v1/NamespaceOption.ts';
 import type { SELinuxOption__Output } from '../../proto/gen/runtime/v1/SELinuxOption.ts';
 import type { SecurityProfile__Output } from '../../proto/gen/runtime/v1/SecurityProfile.ts';
+import type { UserNamespace__Output } from '../../proto/gen/runtime/v1/UserNamespace.ts';
 import { invalid } from '../../src/errors.ts';
 import type {
   IdMapping,
@@ -23,11 +24,21 @@ export function fromNamespaces(o: NamespaceOption__Output | null, field: string)
     targetId: o?.target_id ?? '',
     user: {
       // A mode without mappings is what the protocol's zero value looks like: the node's.
-      mode: o?.userns_options?.mode === 'POD' && o.userns_options.uids.length > 0 ? 'pod' : 'node',
+      mode: isMapped(o?.userns_options ?? null)
+        ? pick(
+            o?.userns_options?.mode ?? 'NODE',
+            { POD: 'pod', NODE: 'node' } as const,
+            `${field}.userns_options.mode`,
+          )
+        : 'node',
       uids: (o?.userns_options?.uids ?? []).map(fromIdMapping),
       gids: (o?.userns_options?.gids ?? []).map(fromIdMapping),
     },
   };
+}
+
+function isMapped(o: UserNamespace__Output | null): boolean {
+  return o !== null && o.uids.length + o.gids.length > 0;
 }
 
 export function toNamespaces(o: NamespaceOptions): NamespaceOption {

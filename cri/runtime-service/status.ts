@@ -1,5 +1,6 @@
 import type { StatusRequest__Output } from '../../proto/gen/runtime/v1/StatusRequest.ts';
 import type { StatusResponse } from '../../proto/gen/runtime/v1/StatusResponse.ts';
+import type { MissingFeatures } from '../../src/isolation/features.ts';
 import type { Services } from '../../src/services.ts';
 
 /** Status: both conditions always, the handlers with what they can do, the default one also as "". */
@@ -14,7 +15,7 @@ export async function status(s: Services, request: StatusRequest__Output): Promi
     },
     runtime_handlers: [...s.runtimes.keys()].sort().map((name) => ({
       name,
-      features: { recursive_read_only_mounts: recursiveReadOnly(s), user_namespaces: false },
+      features: features(s.missing.get(name)),
     })),
     features: { supplemental_groups_policy: true },
     info: request.verbose
@@ -22,13 +23,17 @@ export async function status(s: Services, request: StatusRequest__Output): Promi
           config: JSON.stringify(s.config),
           node: JSON.stringify(process.version),
           lastCNILoadStatus: JSON.stringify(network.ready ? 'OK' : network.message),
+          // Why a handler does not have a feature: the protocol's answer is yes or no.
+          missingFeatures: JSON.stringify(Object.fromEntries(s.missing)),
           cgroups: JSON.stringify({ mode: s.cgroups.mode, driver: s.cgroupDriver }),
         }
       : {},
   };
 }
 
-/** Mounts can be made read-only with all below them since Linux 5.12 (mount_setattr(2)) and runc 1.1. */
-function recursiveReadOnly({ host: { kernel } }: Services): boolean {
-  return kernel[0] > 5 || (kernel[0] === 5 && kernel[1] >= 12);
+function features(missing: MissingFeatures = {}) {
+  return {
+    recursive_read_only_mounts: missing.recursiveReadOnlyMounts === undefined,
+    user_namespaces: missing.userNamespaces === undefined,
+  };
 }

@@ -122,9 +122,9 @@ async function make(
   image: Image,
 ): Promise<Partial<ContainerRecord>> {
   const paths = s.paths.container(container.id);
-  await mountRootfs(s, paths, image);
+  await mountRootfs(s, sandbox, paths, image);
   await s.faults.at('CreateContainer.rootfs');
-  const mounts = await mountImageVolumes(s, paths, container.config.mounts, container.imageVolumes);
+  const mounts = await mountImageVolumes(s, sandbox, paths, container);
   await s.faults.at('CreateContainer.imageVolumes');
   const spec = await containerSpec(s, sandbox, container, image, mounts);
   // It holds the environment, and with it passwords.

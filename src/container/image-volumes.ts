@@ -3,10 +3,13 @@ import { mkdir } from 'node:fs/promises';
 import { BerthError, invalid, kindOf, messageOf } from '../errors.ts';
 import type { Image } from '../image/types.ts';
 import type { ContainerPaths } from '../paths.ts';
+import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
-import { mountOverlay, unmount } from '../sys/mount.ts';
+import { unmount } from '../sys/mount.ts';
 import { O_PATH, openInRoot } from '../sys/safe-path.ts';
 import type { Mount } from './config.ts';
+import type { ContainerRecord } from './record.ts';
+import { mountLayers } from './rootfs.ts';
 
 /** An image that one of a container's mounts shows. */
 export interface ImageVolume {
@@ -43,20 +46,22 @@ export function findImageVolumes(s: Services, mounts: readonly Mount[]): ImageVo
  */
 export async function mountImageVolumes(
   s: Services,
+  sandbox: SandboxRecord,
   paths: ContainerPaths,
-  mounts: readonly Mount[],
-  volumes: readonly ImageVolume[],
+  { config: { mounts }, imageVolumes }: Pick<ContainerRecord, 'config' | 'imageVolumes'>,
 ): Promise<Mount[]> {
   const filled = [...mounts];
-  for (const { mount: index, imageId } of volumes) {
+  for (const { mount: index, imageId } of imageVolumes) {
     const mount = mounts[index];
     const image = s.images.get(imageId);
     if (mount === undefined || image === undefined) {
       throw failed(new BerthError('internal', `config.mounts[${index}]: the image was removed meanwhile`));
     }
     try {
-      const root = await mountImage(s, paths.imageVolume(index), image);
-      filled[index] = { ...mount, hostPath: subPath(root, mount.imageSubPath, index) };
+      const root = await mountImage(s, sandbox, paths, index, image);
+      // The layers are mapped already, and an overlay cannot be.
+      const owners = { uidMappings: [], gidMappings: [] };
+      filled[index] = { ...mount, ...owners, hostPath: subPath(root, mount.imageSubPath, index) };
     } catch (e: unknown) {
       throw failed(e);
     }
@@ -64,11 +69,18 @@ export async function mountImageVolumes(
   return filled;
 }
 
-async function mountImage(s: Services, target: string, image: Image): Promise<string> {
+async function mountImage(
+  s: Services,
+  sandbox: SandboxRecord,
+  paths: ContainerPaths,
+  index: number,
+  image: Image,
+): Promise<string> {
+  const target = paths.imageVolume(index);
   await mkdir(target, { recursive: true, mode: 0o711 });
   const lowerdirs = s.images.lowerdirs(image);
   // Without layers the empty directory itself is the image's content.
-  if (lowerdirs.length > 0) mountOverlay({ lowerdirs, target });
+  if (lowerdirs.length > 0) await mountLayers(s, sandbox, paths, { lowerdirs, target });
   return target;
 }
 

@@ -35,13 +35,14 @@ export async function containerSpec(
   const config = { ...container.config, mounts };
   const sc = config.security;
   const files = s.paths.sandbox(sandbox.id);
-  const { network, ipc } = sandbox.config.security.namespaces;
+  const { network, ipc, user } = sandbox.config.security.namespaces;
   const rootfs = s.paths.container(container.id).rootfs;
   await makeMountSources(config.mounts);
   const [devices, seccomp, resolved] = await Promise.all([
     findDevices(config.devices),
     loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),
-    sc.privileged ? hostDevices() : [],
+    // Device files of the node are of no use to ids that the node does not know.
+    sc.privileged && user.mode === 'node' ? hostDevices() : [],
   ]);
   return buildContainerSpec({
     config,
@@ -54,6 +55,7 @@ export async function containerSpec(
         ? { net: join(files.namespaces, 'net'), uts: join(files.namespaces, 'uts') }
         : {}),
       ...(ipc === 'pod' ? { ipc: join(files.namespaces, 'ipc') } : {}),
+      ...(user.mode === 'pod' ? { user: join(files.namespaces, 'user') } : {}),
       pid: pidNamespacePath(s, sandbox, container),
     },
     files: {
@@ -67,6 +69,7 @@ export async function containerSpec(
     hostDevices: resolved,
     seccomp,
     rlimits: parseUlimits(s.config.default_ulimits),
+    missing: s.missing.get(sandbox.runtimeHandler) ?? {},
     host: s.host,
     readRootfsFile: (path) => readRootfsFile(rootfs, path),
   });

@@ -1,7 +1,8 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chown, mkdir, readFile, writeFile } from 'node:fs/promises';
 import type { SandboxPaths } from '../paths.ts';
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, mount } from '../sys/mount.ts';
 import type { DnsConfig, SandboxConfig } from './config.ts';
+import { hostRoot } from './user-namespace.ts';
 
 /** Kubernetes' size of /dev/shm, bytes. */
 const SHM_BYTES = 64 * 1024 * 1024;
@@ -13,14 +14,28 @@ export async function writeSandboxFiles(
   hostname: string,
 ): Promise<void> {
   await mkdir(paths.rootfs, { recursive: true, mode: 0o711 });
+  const root = hostRoot(config.security.namespaces.user);
+  // The OCI runtime makes the mount points in it as the pod's root.
+  if (root !== undefined) await chown(paths.rootfs, root.uid, root.gid);
   await Promise.all([
     writeFile(paths.hostname, `${hostname}\n`),
     writeResolvConf(paths.resolvConf, config.dns),
   ]);
   if (config.security.namespaces.ipc === 'pod') {
     await mkdir(paths.shm, { mode: 0o1777 });
-    mount('shm', paths.shm, 'tmpfs', MS_NOSUID | MS_NODEV | MS_NOEXEC, `mode=1777,size=${SHM_BYTES}`);
+    const owner = root === undefined ? '' : `,uid=${root.uid},gid=${root.gid}`;
+    mount('shm', paths.shm, 'tmpfs', MS_NOSUID | MS_NODEV | MS_NOEXEC, `mode=1777,size=${SHM_BYTES}${owner}`);
   }
+}
+
+/**
+ * Gives the files that every container sees to the root of the pod's user namespace, if it has one, so that it
+ * may write them as the root of any other pod may.
+ */
+export async function ownSandboxFiles(paths: SandboxPaths, config: SandboxConfig): Promise<void> {
+  const root = hostRoot(config.security.namespaces.user);
+  if (root === undefined) return;
+  for (const file of [paths.hostname, paths.resolvConf, paths.hosts]) await chown(file, root.uid, root.gid);
 }
 
 async function writeResolvConf(path: string, dns: DnsConfig | undefined): Promise<void> {

@@ -13,11 +13,12 @@ import { loadSeccomp } from '../spec/seccomp-load.ts';
 import { validateSandboxConfig } from '../spec/validate.ts';
 import { type NamespaceKind, pinNamespaces, setHostname } from '../sys/namespaces.ts';
 import { identify, type ProcessIdentity } from '../sys/process-identity.ts';
+import { pinUserNamespace } from '../sys/user-namespace.ts';
 import { differingFields } from '../util/differing-fields.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import type { SandboxConfig } from './config.ts';
 import { discardSandbox } from './discard.ts';
-import { writeHosts, writeSandboxFiles } from './files.ts';
+import { ownSandboxFiles, writeHosts, writeSandboxFiles } from './files.ts';
 import { watchPause } from './pause.ts';
 import { isReady, type SandboxRecord, sandboxKey } from './record.ts';
 
@@ -41,6 +42,7 @@ export async function runPodSandbox(
     const known = [...s.runtimes.keys()].filter((name) => name !== '').join(', ');
     throw invalid('runtime_handler', `no handler "${runtimeHandler}" is configured; there are: ${known}`);
   }
+  refuseMissing(s, config, runtimeHandler);
   const key = sandboxKey(config);
   const existing = [...s.sandboxes.values()].find(
     (r) => r.phase !== 'removing' && sandboxKey(r.config) === key,
@@ -53,6 +55,14 @@ export async function runPodSandbox(
   }
   refuseOther(existing, config, runtimeHandler);
   return running ?? existing.id;
+}
+
+/** @throws BerthError `unimplemented`: the pod asks for what its handler cannot do on this node */
+function refuseMissing(s: Services, config: SandboxConfig, runtimeHandler: string): void {
+  const why = s.missing.get(runtimeHandler)?.userNamespaces;
+  if (config.security.namespaces.user.mode === 'node' || why === undefined) return;
+  const field = 'config.linux.security_context.namespace_options.userns_options';
+  throw new BerthError('unimplemented', `${field}: no user namespaces with this runtime handler: ${why}`);
 }
 
 /** @throws BerthError `alreadyExists` unless the sandbox, made or in the making, is the one asked for */
@@ -142,14 +152,16 @@ async function make(
   attachment: Attachment | undefined,
 ): Promise<{ attachment: Attachment | undefined; pause: ProcessIdentity }> {
   const paths = s.paths.sandbox(id);
-  const { network, ipc } = config.security.namespaces;
+  const { network, ipc, user } = config.security.namespaces;
   await writeSandboxFiles(paths, config, network === 'node' ? nodeName() : config.hostname);
   await s.faults.at('RunPodSandbox.files');
   const kinds: NamespaceKind[] = [
     ...(network === 'pod' ? (['net', 'uts'] as const) : []),
     ...(ipc === 'pod' ? (['ipc'] as const) : []),
   ];
-  if (kinds.length > 0) {
+  if (user.mode === 'pod') {
+    await pinUserNamespace(paths.namespaces, kinds, user, config.hostname);
+  } else if (kinds.length > 0) {
     pinNamespaces(paths.namespaces, kinds, () => {
       if (network === 'pod' && config.hostname !== '') setHostname(config.hostname);
     });
@@ -158,11 +170,12 @@ async function make(
   // Both are waited for: undoing a failed one while the other still works would leave its result.
   const [networked, paused] = await Promise.allSettled([
     addNetwork(s, attachment),
-    startPause(s, runtime, id, config, cgroup, kinds),
+    startPause(s, runtime, id, config, cgroup, user.mode === 'pod' ? ['user', ...kinds] : kinds),
   ]);
   if (networked.status === 'rejected') throw during('network', networked.reason);
   if (paused.status === 'rejected') throw during('pause container', paused.reason);
   await writeHosts(paths.hosts, config, networked.value?.ips ?? []);
+  await ownSandboxFiles(paths, config);
   await s.faults.at('RunPodSandbox.hosts');
   return { attachment: networked.value, pause: paused.value };
 }
@@ -179,7 +192,7 @@ async function startPause(
   id: string,
   config: SandboxConfig,
   cgroup: CgroupName,
-  kinds: readonly NamespaceKind[],
+  kinds: readonly (NamespaceKind | 'user')[],
 ): Promise<ProcessIdentity> {
   const paths = s.paths.sandbox(id);
   const sc = config.security;

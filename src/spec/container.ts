@@ -1,19 +1,21 @@
 import type { ContainerConfig } from '../container/config.ts';
 import { BerthError, invalid } from '../errors.ts';
 import type { ImageConfig } from '../image/types.ts';
+import type { MissingFeatures } from '../isolation/features.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
 import { containerAnnotations } from './annotations.ts';
 import { containerCapabilities } from './capabilities.ts';
 import { type FoundDevice, planDevices } from './devices.ts';
 import type { HostFacts } from './host.ts';
 import { containerMounts, type SandboxFiles } from './mounts.ts';
-import { type NamespacePaths, type PidNamespace, specNamespaces } from './namespaces.ts';
+import { type NamespacePaths, type PidNamespace, specNamespaces, userMappings } from './namespaces.ts';
 import { oomScoreAdj, processArgs, processCwd, processEnv } from './process.ts';
 import { specResources } from './resources.ts';
 import { grantedRlimits } from './rlimits.ts';
 import { resolveSeccomp, type SeccompProfile } from './seccomp.ts';
 import { OCI_VERSION, type Process, type Rlimit, type Spec, type SpecDevice } from './types.ts';
 import { type ReadRootfsFile, resolveUser } from './user.ts';
+import { checkMapped } from './user-namespace.ts';
 
 /** What images are built against, whatever the daemon's own is. */
 const UMASK = 0o022;
@@ -44,6 +46,8 @@ export interface ContainerSpecInput {
   seccomp: SeccompProfile | undefined;
   /** Of the node's configuration; those that it does not name are the daemon's own. */
   rlimits: readonly Rlimit[];
+  /** What the pod's runtime handler cannot do. */
+  missing: MissingFeatures;
   host: HostFacts;
   readRootfsFile: ReadRootfsFile;
 }
@@ -57,9 +61,8 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
   const sc = config.security;
   // On v1 a cgroup namespace would hide from a container the paths by which its tools find their limits.
   const ownCgroup = host.unifiedCgroups && !sc.privileged;
-  const recursiveReadOnly = host.kernel[0] > 5 || (host.kernel[0] === 5 && host.kernel[1] >= 12);
   const system = { privileged: sc.privileged, cgroupOptions: ownCgroup ? [] : host.cgroup2Options };
-  const plan = containerMounts(config.mounts, input.files, system, sc.readonlyRootfs, recursiveReadOnly);
+  const plan = containerMounts(config.mounts, input.files, system, sc.readonlyRootfs, input.missing);
   const { devices, rules } = planDevices(input.devices, sc.privileged, input.hostDevices);
   const process = await containerProcess(input);
   const filter = sc.privileged ? undefined : input.seccomp;
@@ -76,6 +79,7 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
     ),
     linux: {
       namespaces: specNamespaces(input.namespaces, pidNamespace(input), ownCgroup),
+      ...userMappings(input.sandbox.config.security.namespaces.user),
       cgroupsPath: input.cgroupsPath,
       resources: specResources(config.resources, rules, host),
       ...(devices.length > 0 ? { devices } : {}),
@@ -90,11 +94,13 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
 
 async function containerProcess({ config, image, host, ...input }: ContainerSpecInput): Promise<Process> {
   const sc = config.security;
+  const user = await resolveUser(sc, image.user, input.readRootfsFile);
+  checkMapped(user, sc.namespaces.user);
   const apparmor = apparmorProfile(config, host);
   const rlimits = grantedRlimits(input.rlimits, host);
   return {
     terminal: config.tty,
-    user: { ...(await resolveUser(sc, image.user, input.readRootfsFile)), umask: UMASK },
+    user: { ...user, umask: UMASK },
     args: processArgs(config, image),
     env: processEnv(config, image, input.hostname),
     cwd: processCwd(config, image),

@@ -1,6 +1,8 @@
 import { posix } from 'node:path';
 import type { Mount } from '../container/config.ts';
 import { BerthError, invalid } from '../errors.ts';
+import type { MissingFeatures } from '../isolation/features.ts';
+import { specMapping } from './namespaces.ts';
 import type { SpecMount } from './types.ts';
 
 /** Files of the sandbox that each of its containers sees, unless the request mounts something there. */
@@ -39,9 +41,9 @@ export function containerMounts(
   files: SandboxFiles,
   system: SystemMounts,
   readonlyRootfs: boolean,
-  recursiveReadOnly: boolean,
+  missing: MissingFeatures,
 ): MountPlan {
-  const own = requested.map((m, i) => requestedMount(m, i, recursiveReadOnly));
+  const own = requested.map((m, i) => requestedMount(m, i, missing));
   const taken = new Set(own.map((m) => m.destination));
   const base = [...systemMounts(system), ...fileMounts(files, readonlyRootfs)].filter(
     (m) => !taken.has(m.destination) && !(taken.has('/dev') && m.destination.startsWith('/dev/')),
@@ -92,7 +94,7 @@ function mount(destination: string, type: string, source: string, options: strin
 
 const PROPAGATION = { private: 'rprivate', hostToContainer: 'rslave', bidirectional: 'rshared' };
 
-function requestedMount(m: Mount, i: number, recursiveReadOnly: boolean): SpecMount {
+function requestedMount(m: Mount, i: number, missing: MissingFeatures): SpecMount {
   const field = `config.mounts[${i}]`;
   const destination = cleanPath(m.containerPath, `${field}.container_path`);
   if (destination === '/') throw invalid(`${field}.container_path`, 'must not be the root of the container');
@@ -104,10 +106,15 @@ function requestedMount(m: Mount, i: number, recursiveReadOnly: boolean): SpecMo
     if (m.propagation !== 'private') throw invalid(ro, 'needs private propagation');
     // The first word is how the kubelet tells this case (cri-api/pkg/errors, ErrRROUnsupported).
     // Falling back to a mount whose submounts are writable would break what the user was promised.
-    if (!recursiveReadOnly) throw new BerthError('unimplemented', `RROUnsupported: ${ro}: needs Linux 5.12`);
+    const why = missing.recursiveReadOnlyMounts;
+    if (why !== undefined) throw new BerthError('unimplemented', `RROUnsupported: ${ro}: ${why}`);
     access = 'rro';
   }
-  return mount(destination, 'bind', source, ['rbind', PROPAGATION[m.propagation], access]);
+  return {
+    ...mount(destination, 'bind', source, ['rbind', PROPAGATION[m.propagation], access]),
+    ...(m.uidMappings.length > 0 ? { uidMappings: m.uidMappings.map(specMapping) } : {}),
+    ...(m.gidMappings.length > 0 ? { gidMappings: m.gidMappings.map(specMapping) } : {}),
+  };
 }
 
 /**

@@ -1,10 +1,13 @@
-import type { Namespace, NamespaceType } from './types.ts';
+import type { IdMapping, NamespaceOptions } from '../sandbox/config.ts';
+import type { Namespace, NamespaceType, SpecIdMapping } from './types.ts';
 
 /** Files of pinned namespaces to join. What is absent is shared with the node. */
 export interface NamespacePaths {
   net?: string | undefined;
   uts?: string | undefined;
   ipc?: string | undefined;
+  /** Owns the others; absent: the node's. */
+  user?: string | undefined;
 }
 
 /** A fresh PID namespace, the node's, or the one behind a path. */
@@ -16,6 +19,7 @@ export function specNamespaces(paths: NamespacePaths, pid: PidNamespace, ownCgro
   const join = (type: NamespaceType, path: string | undefined): void => {
     if (path !== undefined) list.push({ type, path });
   };
+  join('user', paths.user);
   join('network', paths.net);
   join('uts', paths.uts);
   join('ipc', paths.ipc);
@@ -23,4 +27,16 @@ export function specNamespaces(paths: NamespacePaths, pid: PidNamespace, ownCgro
   else if (pid !== 'node') join('pid', pid.path);
   if (ownCgroup) list.push({ type: 'cgroup' });
   return list;
+}
+
+/** The ids of a pod's user namespace, in the specification's terms; nothing for the node's. */
+export function userMappings({ mode, uids, gids }: NamespaceOptions['user']): {
+  uidMappings?: SpecIdMapping[];
+  gidMappings?: SpecIdMapping[];
+} {
+  return mode === 'pod' ? { uidMappings: uids.map(specMapping), gidMappings: gids.map(specMapping) } : {};
+}
+
+export function specMapping({ containerId, hostId, length }: IdMapping): SpecIdMapping {
+  return { containerID: containerId, hostID: hostId, size: length };
 }

@@ -1,15 +1,16 @@
 import type { Resources } from '../../cgroups/types.ts';
-import type { SandboxConfig } from '../sandbox/config.ts';
+import type { IdMapping, NamespaceOptions, SandboxConfig } from '../sandbox/config.ts';
 import { sandboxAnnotations } from './annotations.ts';
 import { noCapabilities } from './capabilities.ts';
 import type { HostFacts } from './host.ts';
-import { type NamespacePaths, specNamespaces } from './namespaces.ts';
+import { type NamespacePaths, specNamespaces, userMappings } from './namespaces.ts';
 import { oomScoreAdj } from './process.ts';
 import { specResources } from './resources.ts';
 import { resolveSeccomp, type SeccompProfile } from './seccomp.ts';
 import { podSysctls } from './sysctl.ts';
 import { OCI_VERSION, type Spec } from './types.ts';
 import { checkId } from './user.ts';
+import { checkMapped, isMapped } from './user-namespace.ts';
 
 /** Dies last of a pod: without it the kernel would take the pod's PID namespace down (kubelet's figure). */
 const PAUSE_OOM_SCORE_ADJ = -998;
@@ -51,8 +52,14 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
   const { config, namespaces, host } = input;
   const sc = config.security;
   const field = 'config.linux.security_context';
-  const uid = sc.runAsUser === undefined ? PAUSE_ID : checkId(sc.runAsUser, `${field}.run_as_user`);
-  const gid = sc.runAsGroup === undefined ? PAUSE_ID : checkId(sc.runAsGroup, `${field}.run_as_group`);
+  const { user: userns } = sc.namespaces;
+  const uid =
+    sc.runAsUser === undefined ? pauseId(userns, userns.uids) : checkId(sc.runAsUser, `${field}.run_as_user`);
+  const gid =
+    sc.runAsGroup === undefined
+      ? pauseId(userns, userns.gids)
+      : checkId(sc.runAsGroup, `${field}.run_as_group`);
+  checkMapped({ uid, gid, additionalGids: [] }, userns);
   const own = { network: namespaces.net !== undefined, ipc: namespaces.ipc !== undefined };
   const sysctl = podSysctls(config.sysctls, own);
   return {
@@ -89,6 +96,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
     annotations: sandboxAnnotations(input.id, config),
     linux: {
       namespaces: specNamespaces(namespaces, sc.namespaces.pid === 'node' ? 'node' : 'new', false),
+      ...userMappings(sc.namespaces.user),
       cgroupsPath: input.cgroupsPath,
       resources: specResources(
         { cpuShares: PAUSE_CPU_SHARES, ...input.resources },
@@ -100,4 +108,9 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
       ...(input.seccomp ? { seccomp: resolveSeccomp(input.seccomp, [], host) } : {}),
     },
   };
+}
+
+/** A user namespace may be too small to have it; its root is nobody outside, too. */
+function pauseId({ mode }: NamespaceOptions['user'], ids: readonly IdMapping[]): number {
+  return mode === 'node' || isMapped(PAUSE_ID, ids) ? PAUSE_ID : 0;
 }

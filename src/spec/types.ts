@@ -56,9 +56,18 @@ export interface SpecMount {
   type: string;
   source: string;
   options: string[];
+  /** Owners on the file system, shown as those of the user namespace (runtime-spec 1.1). */
+  uidMappings?: SpecIdMapping[];
+  gidMappings?: SpecIdMapping[];
 }
 
-export type NamespaceType = 'pid' | 'network' | 'ipc' | 'uts' | 'mount' | 'cgroup';
+export interface SpecIdMapping {
+  containerID: number;
+  hostID: number;
+  size: number;
+}
+
+export type NamespaceType = 'pid' | 'network' | 'ipc' | 'uts' | 'mount' | 'cgroup' | 'user';
 
 /** Without `path` a new namespace; a type that is not listed is inherited from the OCI runtime. */
 export interface Namespace {
@@ -121,6 +130,8 @@ export interface LinuxSeccomp {
 
 export interface Linux {
   namespaces: Namespace[];
+  uidMappings?: SpecIdMapping[];
+  gidMappings?: SpecIdMapping[];
   cgroupsPath: string;
   resources: LinuxResources;
   devices?: SpecDevice[];

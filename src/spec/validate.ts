@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import type { Resources } from '../../cgroups/types.ts';
-import type { ContainerConfig, ContainerSecurity } from '../container/config.ts';
+import type { ContainerConfig, ContainerSecurity, Mount } from '../container/config.ts';
 import { BerthError, invalid } from '../errors.ts';
 import type {
   DnsConfig,
@@ -9,6 +9,7 @@ import type {
   SandboxConfig,
   SecurityProfile,
 } from '../sandbox/config.ts';
+import { differingFields } from '../util/differing-fields.ts';
 import { containerCapabilities } from './capabilities.ts';
 import {
   checkAbsolute,
@@ -24,6 +25,7 @@ import {
 import { containerMounts } from './mounts.ts';
 import { podSysctls } from './sysctl.ts';
 import { checkId } from './user.ts';
+import { checkMappings, checkUserNamespace } from './user-namespace.ts';
 
 const SECURITY = 'linux.security_context';
 
@@ -164,9 +166,7 @@ function checkPort(p: PortMapping, field: string): void {
 }
 
 function checkNamespaces(n: NamespaceOptions, field: string): void {
-  if (n.user.mode === 'pod') {
-    throw new BerthError('unimplemented', `${field}.userns_options: user namespaces are not supported`);
-  }
+  checkUserNamespace(n, `${field}.userns_options`);
   if (n.pid === 'target') throw invalid(`${field}.pid`, 'TARGET is for containers only');
 }
 
@@ -214,16 +214,22 @@ function checkLogPath(path: string): void {
 }
 
 /** The builder's own checks, run early; whether the kernel knows recursive read-only mounts is its to say. */
+/** A mount's owners can be mapped for a pod with a user namespace only, both users and groups or neither. */
+function checkOwners(m: Mount, mode: 'pod' | 'node', field: string): void {
+  if (m.uidMappings.length + m.gidMappings.length === 0) return;
+  if (mode === 'node') throw invalid(`${field}.uidMappings`, 'needs a pod with a user namespace');
+  checkMappings(m.uidMappings, `${field}.uidMappings`);
+  checkMappings(m.gidMappings, `${field}.gidMappings`);
+}
+
 function checkMounts(config: ContainerConfig): void {
   // The daemon fills in where an image is mounted; until then the builder would miss the host path.
   const mounts = config.mounts.map((m) => (m.image === undefined ? m : { ...m, hostPath: '/' }));
-  containerMounts(mounts, {}, { privileged: false, cgroupOptions: [] }, false, true);
+  containerMounts(mounts, {}, { privileged: false, cgroupOptions: [] }, false, {});
   config.mounts.forEach((m, i) => {
     const field = `config.mounts[${i}]`;
     if (m.image !== undefined && m.hostPath !== '') throw invalid(`${field}.host_path`, 'excludes image');
-    if (m.uidMappings.length + m.gidMappings.length > 0) {
-      throw new BerthError('unimplemented', `${field}.uidMappings: user namespaces are not supported`);
-    }
+    checkOwners(m, config.security.namespaces.user.mode, field);
     checkInside(m.imageSubPath, `${field}.image_sub_path`);
     if (m.imageSubPath.startsWith('/')) throw invalid(`${field}.image_sub_path`, 'must be relative');
   });
@@ -234,7 +240,7 @@ function checkSecurity(sc: ContainerSecurity, sandbox: SandboxConfig): void {
   if (sc.privileged && !sandbox.security.privileged) {
     throw invalid(`${field}.privileged`, 'needs a sandbox that was made privileged');
   }
-  if (sc.namespaces.user.mode !== sandbox.security.namespaces.user.mode) {
+  if (differingFields(sandbox.security.namespaces.user, sc.namespaces.user).length > 0) {
     throw invalid(`${field}.namespace_options.userns_options`, "must be the sandbox's");
   }
   if (sc.namespaces.pid === 'target' && sc.namespaces.targetId === '') {

@@ -123,7 +123,7 @@ export function unpinNamespaces(dir: string): void {
     if (isErrno(e, 'ENOENT')) return;
     throw e;
   }
-  for (const name of names) if (name in CLONE_FLAGS) removePin(join(dir, name));
+  for (const name of names) if (name in CLONE_FLAGS || name === 'user') removePin(join(dir, name));
   removeDirectory(dir);
 }
 
@@ -254,8 +254,8 @@ function isThenable(value: unknown): boolean {
   return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
 }
 
-/** Sets IFF_UP by SIOCSIFFLAGS (netdevice(7)) in the network namespace of this thread. */
-function bringUp(name: string): void {
+/** Sets IFF_UP by SIOCSIFFLAGS (netdevice(7)) in the network namespace of this thread. @throws SyscallError */
+export function bringUp(name: string): void {
   const ifreq = Buffer.alloc(IFREQ_SIZE);
   ifreq.write(name);
   const fd = check('socket', cSocket(AF_INET, SOCK_DGRAM_CLOEXEC, 0));

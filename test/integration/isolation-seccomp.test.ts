@@ -64,7 +64,10 @@ async function answers(security_context: LinuxContainerSecurityContext): Promise
       .map((line) => line.split('=')),
   ) as Answers;
 }
-const seccomp = (profile_type: SecurityProfile['profile_type'], localhost_ref = ''): SecurityProfile => ({
+const seccomp = (
+  profile_type: 'RuntimeDefault' | 'Unconfined' | 'Localhost',
+  localhost_ref = '',
+): SecurityProfile => ({
   profile_type,
   localhost_ref,
 });

@@ -166,6 +166,7 @@ export function containerInput(over: Partial<ContainerSpecInput> = {}): Containe
     hostDevices: [],
     seccomp: undefined,
     rlimits: [],
+    missing: {},
     host: hostFacts(),
     readRootfsFile: () => Promise.resolve(undefined),
     ...over,

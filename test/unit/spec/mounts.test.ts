@@ -8,7 +8,13 @@ const plain = { privileged: false, cgroupOptions: [] };
 
 function plan(mounts: Mount[], over: { privileged?: boolean; readonlyRootfs?: boolean; rro?: boolean } = {}) {
   const system = { ...plain, privileged: over.privileged ?? false };
-  return containerMounts(mounts, FILES, system, over.readonlyRootfs ?? false, over.rro ?? true);
+  return containerMounts(
+    mounts,
+    FILES,
+    system,
+    over.readonlyRootfs ?? false,
+    over.rro === false ? { recursiveReadOnlyMounts: 'too old' } : {},
+  );
 }
 
 const destinations = (mounts: Mount[]): string[] => plan(mounts).mounts.map((m) => m.destination);
@@ -76,7 +82,7 @@ describe('containerMounts', () => {
   });
 
   test('options of the one cgroup2 superblock are repeated', () => {
-    const p = containerMounts([], {}, { privileged: true, cgroupOptions: ['nsdelegate'] }, false, true);
+    const p = containerMounts([], {}, { privileged: true, cgroupOptions: ['nsdelegate'] }, false, {});
     expect(find(p, '/sys/fs/cgroup')?.options).toContain('nsdelegate');
   });
 
@@ -104,6 +110,6 @@ describe('containerMounts', () => {
 
   test('recursive read-only is never silently weakened', () => {
     const asked = [mount({ readonly: true, recursiveReadOnly: true })];
-    expect(() => plan(asked, { rro: false })).toThrow(/needs Linux 5\.12/);
+    expect(() => plan(asked, { rro: false })).toThrow(/^RROUnsupported: .*recursive_read_only: too old$/);
   });
 });

@@ -1,13 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import type { ContainerConfig, ContainerSecurity } from '../../../src/container/config.ts';
 import { kindOf, messageOf } from '../../../src/errors.ts';
-import type { SandboxConfig, SandboxSecurity } from '../../../src/sandbox/config.ts';
+import type { NamespaceOptions, SandboxConfig, SandboxSecurity } from '../../../src/sandbox/config.ts';
 import { validateContainerConfig, validateSandboxConfig } from '../../../src/spec/validate.ts';
 import { containerConfig, mount, namespaces, sandboxConfig, UNCONFINED } from './configs.ts';
 
 const meta = { name: 'web', namespace: 'default', uid: 'u', attempt: 0 };
 const big = { k: 'x'.repeat(10 * 1024 * 1024) };
-const users = { mode: 'pod', uids: [], gids: [] } as const;
 
 function refusal(check: () => void): string {
   try {
@@ -84,9 +83,27 @@ describe('validateSandboxConfig', () => {
     },
   );
 
-  test('user namespaces are not built', () => {
-    const config = sandboxConfig({}, { namespaces: namespaces({ user: { ...users, uids: [], gids: [] } }) });
-    expect(refusal(() => validateSandboxConfig(config))).toMatch(/^unimplemented .*userns_options/);
+  test('a user namespace is refused where the kernel would refuse it, and for what contradicts it', () => {
+    const range = (containerId: number, hostId: number, length: number) => ({ containerId, hostId, length });
+    const whole = [range(0, 65_536, 65_536)];
+    const check = (user: Partial<NamespaceOptions['user']>, over: Partial<NamespaceOptions> = {}): string => {
+      const options = namespaces({ ...over, user: { mode: 'pod', uids: whole, gids: whole, ...user } });
+      return refusal(() => validateSandboxConfig(sandboxConfig({}, { namespaces: options })));
+    };
+    expect(check({})).toBe('accepted');
+    expect(check({ uids: [range(1, 70_000, 9), range(0, 65_536, 1)] })).toBe('accepted');
+    const field = 'config\\.linux\\.security_context\\.namespace_options\\.userns_options';
+    const refused: [string, string][] = [
+      [check({ gids: [] }), `${field}\\.gids: must map the id 0`],
+      [check({ uids: [range(1, 65_536, 9)] }), `${field}\\.uids: must map the id 0`],
+      [check({ uids: [range(0, 65_536, 0)] }), `${field}\\.uids\\[0\\]\\.length`],
+      [check({ uids: [range(0, 2 ** 32 - 9, 9)] }), `${field}\\.uids\\[0\\]\\.length`],
+      [check({ uids: [...whole, range(9, 1, 1)] }), `${field}\\.uids\\[1\\]\\.container_id: overlaps`],
+      [check({ uids: [...whole, range(65_536, 70_000, 1)] }), `${field}\\.uids\\[1\\]\\.host_id: overlaps`],
+      [check({ mode: 'node' }), `${field}: has mappings`],
+      [check({}, { network: 'node', pid: 'node', ipc: 'node' }), `${field}: .*: network, ipc, pid`],
+    ];
+    for (const [said, wanted] of refused) expect(said).toMatch(new RegExp(`^invalid ${wanted}`));
   });
 });
 
