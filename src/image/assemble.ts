@@ -183,7 +183,9 @@ async function tryLayer(
   );
   fetched.catch(() => {});
   const job = { chainId, diffId, below, belowReady, blob: fetch.growth, blobBytes: layer.size, signal: both };
+  let unpackingFailedFirst = false;
   const unpacked = deps.layers.ensure({ ...job, stored: fetched }).catch((e: unknown) => {
+    unpackingFailedFirst = !both.aborted;
     // A damaged download is told by its digest, which says more than what the unpacking stumbled over.
     if (kindOf(e) !== 'invalid') stop.abort(e);
     throw e;
@@ -194,8 +196,7 @@ async function tryLayer(
   signal.throwIfAborted();
   // Whichever failed first stopped the other with its own error.
   if (fetching.status === 'rejected') {
-    const isUnpacking = unpacking.status === 'rejected' && unpacking.reason === fetching.reason;
-    if (fetch.isJoined && !isUnpacking) return false;
+    if (fetch.isJoined && !unpackingFailedFirst) return false;
     throw fetching.reason;
   }
   if (unpacking.status === 'rejected') throw unpacking.reason;

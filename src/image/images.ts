@@ -16,6 +16,8 @@ import { pinnedMatcher } from './pinned.ts';
 import { hostPlatform, type Platform } from './platform.ts';
 import { type PullOptions, Pulls } from './pull.ts';
 import type { RegistryAuth } from './registry/auth.ts';
+import { CLOCKS, type Clocks } from './registry/http.ts';
+import { Trust } from './registry/trust.ts';
 import { remove } from './remove.ts';
 import { resolve } from './status.ts';
 import { ImageStore } from './store.ts';
@@ -34,6 +36,8 @@ export interface ImagesOptions {
   logger: Logger;
   /** Default: this machine's. */
   platform?: Platform;
+  /** Default: patient. */
+  clocks?: Clocks;
 }
 
 /** The images of this node: one method a verb, each in a file of its own. */
@@ -57,7 +61,8 @@ export class Images {
       faults,
       fetches: new Fetches(content, faults),
     };
-    this.#pulls = new Pulls({ ...this.#deps, hostsDir: options.hostsDir });
+    const { hostsDir, clocks = CLOCKS } = options;
+    this.#pulls = new Pulls({ ...this.#deps, registries: { hostsDir, clocks, trust: new Trust() } });
   }
 
   /**

@@ -1,10 +1,10 @@
-import { kindOf } from '../errors.ts';
 import { orAborted } from '../util/abort.ts';
 import type { SingleFlight } from '../util/single-flight.ts';
 
 /**
  * Does `work` unless it `isDone`, joining what runs for the same key. Work belongs to the pull that began it
- * and ends with that pull's cancellation; whoever only joined then begins anew.
+ * and ends with that pull: when it fails, whoever only joined begins anew, as the reason may be the other's
+ * registry, credentials or patience.
  */
 export async function joinOrDo(
   flights: SingleFlight<void>,
@@ -20,8 +20,8 @@ export async function joinOrDo(
     if (running === undefined) return flights.run(key, work);
     try {
       return await orAborted(running, signal);
-    } catch (e: unknown) {
-      if (signal.aborted || kindOf(e) !== 'cancelled') throw e;
+    } catch {
+      // Theirs, or the signal's.
     }
   }
 }

@@ -12,7 +12,7 @@ import {
 } from './manifest.ts';
 import { formatReference, parseReference, type Reference, repository, taggedName } from './reference.ts';
 import type { RegistryAuth } from './registry/auth.ts';
-import { RegistryClient } from './registry/client.ts';
+import { RegistryClient, type RegistryOptions } from './registry/client.ts';
 import { KeyedSlots, nested, Semaphore, type Slots } from './semaphore.ts';
 import type { Image } from './types.ts';
 
@@ -22,7 +22,7 @@ export interface PullOptions {
 }
 
 export interface PullDeps extends ImageDeps {
-  hostsDir: string;
+  registries: RegistryOptions;
 }
 
 /**
@@ -112,7 +112,7 @@ interface PullJob {
 
 async function pullOnce(deps: PullDeps, job: PullJob): Promise<Image> {
   const { reference, auth, signal, onProgress } = job;
-  const client = await RegistryClient.open(deps.hostsDir, reference, auth);
+  const client = await RegistryClient.open(deps.registries, reference, auth);
   try {
     using leases = new DisposableStack();
     const documents: string[] = [];

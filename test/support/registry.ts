@@ -12,6 +12,8 @@ import type { BuiltImage } from './images.ts';
 export interface Registry {
   /** `127.0.0.1:<port>` */
   host: string;
+  /** Where its content is, for another registry to serve the same. */
+  storage: string;
   /** Stores an image's blobs and its manifest under a tag. */
   push(repository: string, tag: string, image: BuiltImage): Promise<void>;
   /** Stores any manifest or index under a tag or digest. */
@@ -23,15 +25,25 @@ export interface Registry {
 export const BASIC_USER = { username: 'user', password: 'pass' };
 const HTPASSWD = 'user:$2y$05$abcdefghijklmnopqrstuuZFBUbfXoM8LFiPx8LYlO/sXZB/Cwk3K\n';
 
-/** Starts a registry, with `basic` one that wants BASIC_USER. */
-export async function startRegistry(options: { basic?: boolean } = {}): Promise<Registry> {
+export interface RegistryOptions {
+  /** It wants BASIC_USER. */
+  basic?: boolean;
+  /** Files for https; with `clientCa` it wants a certificate of the client. Such a one takes no pushes from here. */
+  tls?: { cert: string; key: string; clientCa?: string };
+  /** Of another registry. */
+  storage?: string;
+}
+
+/** Starts a registry. */
+export async function startRegistry(options: RegistryOptions = {}): Promise<Registry> {
   const dir = mkdtempSync(join(tmpdir(), 'berth-registry-'));
   writeFileSync(join(dir, 'htpasswd'), HTPASSWD);
+  const storage = options.storage ?? join(dir, 'data');
   const config = {
     version: '0.1',
     log: { level: 'info' },
-    storage: { filesystem: { rootdirectory: join(dir, 'data') } },
-    http: { addr: '127.0.0.1:0' },
+    storage: { filesystem: { rootdirectory: storage } },
+    http: { addr: '127.0.0.1:0', ...(options.tls === undefined ? {} : { tls: tlsConfig(options.tls) }) },
     ...(options.basic ? { auth: { htpasswd: { realm: 'test', path: join(dir, 'htpasswd') } } } : {}),
   };
   writeFileSync(join(dir, 'config.yml'), JSON.stringify(config));
@@ -58,6 +70,7 @@ export async function startRegistry(options: { basic?: boolean } = {}): Promise<
   };
   return {
     host,
+    storage,
     putManifest,
     push: async (repository, tag, image) => {
       for (const [digest, bytes] of image.blobs) {
@@ -77,6 +90,10 @@ export async function startRegistry(options: { basic?: boolean } = {}): Promise<
       rmSync(dir, { recursive: true, force: true });
     },
   };
+}
+
+function tlsConfig({ cert, key, clientCa }: NonNullable<RegistryOptions['tls']>): object {
+  return { certificate: cert, key, ...(clientCa === undefined ? {} : { clientcas: [clientCa] }) };
 }
 
 /** Its log names the port that it got. */

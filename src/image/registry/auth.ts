@@ -138,7 +138,7 @@ export class Authorizer {
       signal,
     });
     const status = response.statusCode ?? 0;
-    const bytes = await readBody(response, url, signal, MAX_TOKEN_BYTES);
+    const bytes = await readBody(response, url, signal, this.#connections.clocks, MAX_TOKEN_BYTES);
     if (status >= 500 || status === 429) throw unreachable(url, new Error(`token service: status ${status}`));
     if (status !== 200) {
       throw new BerthError(

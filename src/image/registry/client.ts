@@ -1,10 +1,12 @@
 import type { IncomingMessage } from 'node:http';
+import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, kindOf, messageOf } from '../../errors.ts';
 import { type Descriptor, digestOf, MAX_MANIFEST_BYTES, MEDIA_TYPES } from '../manifest.ts';
 import { isDigest, type Reference } from '../reference.ts';
 import { Authorizer, type RegistryAuth } from './auth.ts';
-import { type Capability, loadHosts, type RegistryHost, type TlsOptions } from './hosts.ts';
-import { bodyOf, Connections, readBody, unreachable } from './http.ts';
+import { type Capability, loadHosts, type RegistryHost, repositoryOn, type TlsOptions } from './hosts.ts';
+import { bodyOf, CLOCKS, type Clocks, Connections, readBody, unreachable } from './http.ts';
+import type { Trust } from './trust.ts';
 
 /** A manifest or index as a registry gave it. */
 export interface FetchedManifest {
@@ -13,9 +15,22 @@ export interface FetchedManifest {
   mediaType: string;
 }
 
+/** How registries are reached. */
+export interface RegistryOptions {
+  /** Folder of `<host>/hosts.toml`; need not exist. */
+  hostsDir: string;
+  trust: Trust;
+  /** Default: CLOCKS. */
+  clocks?: Clocks;
+}
+
 const MAX_REDIRECTS = 5;
-/** Times that a broken download is taken up again where it stopped. */
+/** Times that a broken download is taken up again where it stopped, if it did not get far in between. */
 const MAX_RESUMES = 3;
+/** Bytes after which an interruption counts as the first again: a bad line still gets there. */
+const FAR = 1024 * 1024;
+/** Times that hosts which answer "later" are asked again. */
+const MAX_RETRIES = 3;
 const { ociIndex, ociManifest, dockerIndex, dockerManifest } = MEDIA_TYPES;
 const ACCEPT = [ociIndex, ociManifest, dockerIndex, dockerManifest, '*/*'].join(', ');
 
@@ -26,20 +41,31 @@ const ACCEPT = [ociIndex, ociManifest, dockerIndex, dockerManifest, '*/*'].join(
 export class RegistryClient {
   readonly #reference: Reference;
   readonly #hosts: readonly RegistryHost[];
-  readonly #connections = new Connections();
+  readonly #connections: Connections;
   readonly #authorizer: Authorizer;
   /** Of hosts that redirected: authorities as configured, as stores beside a registry often have the same. */
   readonly #redirectTlsOf = new Map<RegistryHost, TlsOptions>();
 
-  private constructor(reference: Reference, hosts: readonly RegistryHost[], auth: RegistryAuth | undefined) {
+  private constructor(
+    reference: Reference,
+    hosts: readonly RegistryHost[],
+    connections: Connections,
+    auth: RegistryAuth | undefined,
+  ) {
     this.#reference = reference;
     this.#hosts = hosts;
-    this.#authorizer = new Authorizer(auth, this.#connections, reference.path);
+    this.#connections = connections;
+    this.#authorizer = new Authorizer(auth, connections, reference.path);
   }
 
   /** @throws BerthError `precondition` when the registry's hosts.toml is wrong */
-  static async open(hostsDir: string, reference: Reference, auth?: RegistryAuth): Promise<RegistryClient> {
-    return new RegistryClient(reference, await loadHosts(hostsDir, reference.host), auth);
+  static async open(
+    { hostsDir, trust, clocks = CLOCKS }: RegistryOptions,
+    reference: Reference,
+    auth?: RegistryAuth,
+  ): Promise<RegistryClient> {
+    const hosts = await loadHosts(hostsDir, reference.host);
+    return new RegistryClient(reference, hosts, new Connections(trust, clocks), auth);
   }
 
   /**
@@ -50,7 +76,7 @@ export class RegistryClient {
    */
   resolve(tagOrDigest: string, signal: AbortSignal): Promise<string | undefined> {
     const capability = isDigest(tagOrDigest) ? 'pull' : 'resolve';
-    return this.#eachHost(capability, async (host) => {
+    return this.#eachHost(capability, signal, async (host) => {
       const { response } = await this.#get(host, `manifests/${tagOrDigest}`, {
         method: 'HEAD',
         signal,
@@ -70,10 +96,10 @@ export class RegistryClient {
    */
   manifest(tagOrDigest: string, signal: AbortSignal): Promise<FetchedManifest> {
     const asked = isDigest(tagOrDigest) ? tagOrDigest : undefined;
-    return this.#eachHost(asked === undefined ? 'resolve' : 'pull', async (host) => {
+    return this.#eachHost(asked === undefined ? 'resolve' : 'pull', signal, async (host) => {
       const step = `manifests/${tagOrDigest}`;
       const { response, url } = await this.#get(host, step, { method: 'GET', signal, accept: ACCEPT });
-      const bytes = await readBody(response, url, signal, MAX_MANIFEST_BYTES);
+      const bytes = await readBody(response, url, signal, this.#connections.clocks, MAX_MANIFEST_BYTES);
       const announced = response.headers['docker-content-digest'];
       const expected =
         asked ?? (typeof announced === 'string' && isDigest(announced) ? announced : undefined);
@@ -96,8 +122,8 @@ export class RegistryClient {
    */
   async *blob({ digest, size }: Descriptor, signal: AbortSignal): AsyncGenerator<Buffer> {
     let received = 0;
-    for (let attempt = 0; ; attempt++) {
-      const before = received;
+    let from = 0;
+    for (let attempt = 1; ; attempt++) {
       try {
         for await (const chunk of this.#blobFrom(digest, received, signal)) {
           received += chunk.length;
@@ -105,9 +131,10 @@ export class RegistryClient {
         }
         return;
       } catch (e: unknown) {
-        // Only a download that had begun: hosts that do not answer have all been tried.
-        const hasProgress = received > before && received < size;
-        if (kindOf(e) !== 'registryUnavailable' || !hasProgress || attempt >= MAX_RESUMES) throw e;
+        if (received - from >= FAR) attempt = 1;
+        from = received;
+        if (kindOf(e) !== 'registryUnavailable' || received >= size || attempt > MAX_RESUMES) throw e;
+        await pause(this.#connections.clocks.retry * 2 ** (attempt - 1), signal);
       }
     }
   }
@@ -117,7 +144,7 @@ export class RegistryClient {
   }
 
   async *#blobFrom(digest: string, from: number, signal: AbortSignal): AsyncGenerator<Buffer> {
-    const { response, url } = await this.#eachHost('pull', (host) =>
+    const { response, url } = await this.#eachHost('pull', signal, (host) =>
       this.#get(host, `blobs/${digest}`, {
         method: 'GET',
         signal,
@@ -126,16 +153,34 @@ export class RegistryClient {
     );
     // A server may ignore the range and send all.
     let skip = response.statusCode === 206 ? 0 : from;
-    for await (const chunk of bodyOf(response, url, signal)) {
+    for await (const chunk of bodyOf(response, url, signal, this.#connections.clocks)) {
       const useful = chunk.subarray(skip);
       skip -= chunk.length - useful.length;
       if (useful.length > 0) yield useful;
     }
   }
 
+  /** As `#askEach`, and again after a while when a host says that it is only too busy now. */
+  async #eachHost<T>(
+    capability: Capability,
+    signal: AbortSignal,
+    ask: (host: RegistryHost) => Promise<T>,
+  ): Promise<T> {
+    const { retry, maxRetryAfter } = this.#connections.clocks;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#askEach(capability, ask);
+      } catch (e: unknown) {
+        const wanted = e instanceof BusyError ? (e.retryAfterMs ?? retry * 2 ** attempt) : undefined;
+        if (wanted === undefined || wanted > maxRetryAfter || attempt >= MAX_RETRIES) throw e;
+        await pause(wanted, signal);
+      }
+    }
+  }
+
   /** The first success, in order; otherwise the last host's error, which is the registry's own. */
-  async #eachHost<T>(capability: Capability, ask: (host: RegistryHost) => Promise<T>): Promise<T> {
-    const failures: { host: RegistryHost; error: unknown }[] = [];
+  async #askEach<T>(capability: Capability, ask: (host: RegistryHost) => Promise<T>): Promise<T> {
+    const failures: { host: RegistryHost; error: BerthError }[] = [];
     for (const host of this.#hosts) {
       if (!host.capabilities.has(capability)) continue;
       try {
@@ -156,7 +201,9 @@ export class RegistryClient {
       .map(({ error }) => messageOf(error).replace(/^RegistryUnavailable: /, ''))
       .join('; ');
     const note = mirrors === '' ? '' : ` (before that, ${mirrors})`;
-    throw new BerthError(kindOf(last.error), `${messageOf(last.error)}${note}`, { cause: last.error });
+    const message = `${messageOf(last.error)}${note}`;
+    if (last.error instanceof BusyError) throw new BusyError(message, last.error.retryAfterMs);
+    throw new BerthError(kindOf(last.error), message, { cause: last.error });
   }
 
   /** A successful answer of one host, after challenges and redirects; any other status is an error. */
@@ -166,7 +213,7 @@ export class RegistryClient {
     options: { method: 'GET' | 'HEAD'; signal: AbortSignal; accept?: string; range?: string },
   ): Promise<{ response: IncomingMessage; url: URL }> {
     const first = new URL(host.url);
-    first.pathname = `${host.url.pathname}/${this.#reference.path}/${step}`;
+    first.pathname = `${host.url.pathname}/${repositoryOn(host, this.#reference.path)}/${step}`;
     if (host.isMirror) first.searchParams.set('ns', this.#reference.host);
     let url = first;
     let hasAnswered = false;
@@ -174,7 +221,7 @@ export class RegistryClient {
       const response = await this.#send(host, url, options, url.origin === first.origin);
       const status = response.statusCode ?? 0;
       if (status === 200 || status === 206) return { response, url };
-      const { location } = response.headers;
+      const { location, 'retry-after': retryAfter } = response.headers;
       const challenges = response.headersDistinct['www-authenticate'] ?? [];
       response.destroy();
       if ([301, 302, 303, 307, 308].includes(status) && location !== undefined) {
@@ -185,7 +232,7 @@ export class RegistryClient {
         if (!(await this.#authorizer.answer(host, challenges, options.signal)))
           throw refusal(url, step, status);
       } else {
-        throw refusal(url, step, status);
+        throw refusal(url, step, status, retryAfter);
       }
     }
     throw new BerthError(
@@ -238,13 +285,44 @@ function redirected(from: URL, location: string): URL {
 }
 
 /** What a status other than success means for the caller. */
-function refusal(url: URL, step: string, status: number): BerthError {
+function refusal(url: URL, step: string, status: number, retryAfter?: string): BerthError {
   const what = `${url.host}: ${step}: status ${status}`;
   if (status === 401) return new BerthError('permission', `${what}: credentials are missing or wrong`);
   if (status === 403) return new BerthError('permission', `${what}: access is denied`);
   if (status === 404) return new BerthError('notFound', `${what}: not found`);
   if (status === 405) return new BerthError('unimplemented', what);
-  if (status === 429) return unreachable(url, new Error(`${step}: status 429: too many requests`));
+  if (status === 429 || (status === 503 && retryAfter !== undefined)) {
+    const why = status === 429 ? 'too many requests' : 'not now';
+    return new BusyError(
+      `RegistryUnavailable: ${url.host}: ${step}: status ${status}: ${why}`,
+      parseRetryAfter(retryAfter),
+    );
+  }
   if (status >= 500) return unreachable(url, new Error(`${step}: status ${status}`));
   return new BerthError('internal', `${what}, which a registry may not answer here`);
+}
+
+/** A host that asks to be asked again later. */
+class BusyError extends BerthError {
+  /** Milliseconds; undefined when it did not say how much later. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(message: string, retryAfterMs: number | undefined) {
+    super('registryUnavailable', message);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** Seconds or a date (RFC 9110, section 10.2.3) as milliseconds from now. Exported for tests. */
+export function parseRetryAfter(value: string | undefined, now = Date.now()): number | undefined {
+  if (value === undefined) return undefined;
+  if (/^\d{1,9}$/.test(value)) return Number(value) * 1000;
+  const date = Date.parse(value);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+/** @throws the signal's reason */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await delay(ms, undefined, { signal }).catch(() => {});
+  signal.throwIfAborted();
 }

@@ -19,12 +19,15 @@ export interface RegistryHost {
   dialTimeoutMs: number;
   /** A mirror is told, as `ns`, for which registry it is asked. */
   isMirror: boolean;
+  /** Changes repositories' paths for this host: the first pattern that matches, and what takes its place. */
+  rewrite: readonly [RegExp, string][];
 }
 
 /** PEM contents. */
 export interface TlsOptions {
   ca?: string[];
-  client?: { cert: string; key: string };
+  /** Certificates and their keys, pair by pair. */
+  client?: { certs: string[]; keys: string[] };
   skipVerify?: boolean;
 }
 
@@ -45,6 +48,8 @@ const hostFields = {
   skip_verify: z.boolean().optional(),
   header: z.record(z.string(), z.union([z.string(), z.array(z.string())])).optional(),
   override_path: z.boolean().optional(),
+  // k3s's extension, which its users know from registries.yaml.
+  rewrite: z.record(z.string(), z.string()).optional(),
   dial_timeout: z.string().optional(),
 };
 const hostSchema = z.object(hostFields);
@@ -112,7 +117,14 @@ function origin(host: string): RegistryHost {
     headers: {},
     dialTimeoutMs: DIAL_TIMEOUT_MS,
     isMirror: false,
+    rewrite: [],
   };
+}
+
+/** The path of a repository on a host. */
+export function repositoryOn(host: RegistryHost, path: string): string {
+  const rule = host.rewrite.find(([pattern]) => pattern.test(path));
+  return rule === undefined ? path : path.replace(rule[0], rule[1]);
 }
 
 async function toHost(server: string, config: HostConfig, folder: string): Promise<RegistryHost> {
@@ -130,7 +142,16 @@ async function toHost(server: string, config: HostConfig, folder: string): Promi
     headers: config.header ?? {},
     dialTimeoutMs: config.dial_timeout === undefined ? DIAL_TIMEOUT_MS : duration(config.dial_timeout, file),
     isMirror: false,
+    rewrite: Object.entries(config.rewrite ?? {}).map(([pattern, path]) => [regExp(pattern, file), path]),
   };
+}
+
+function regExp(pattern: string, file: string): RegExp {
+  try {
+    return new RegExp(pattern);
+  } catch (e: unknown) {
+    throw wrong(file, `rewrite: ${messageOf(e)}`);
+  }
 }
 
 async function toTls(config: HostConfig, folder: string): Promise<TlsOptions> {
@@ -138,12 +159,14 @@ async function toTls(config: HostConfig, folder: string): Promise<TlsOptions> {
   const tls: TlsOptions = {};
   if (config.skip_verify !== undefined) tls.skipVerify = config.skip_verify;
   if (config.ca !== undefined) tls.ca = await Promise.all([config.ca].flat().map(read));
-  const [pair] = typeof config.client === 'string' ? [config.client] : (config.client ?? []);
-  if (typeof pair === 'string') {
-    const both = await read(pair);
-    tls.client = { cert: both, key: both };
-  } else if (pair !== undefined) {
-    tls.client = { cert: await read(pair[0]), key: await read(pair[1]) };
+  const pairs = typeof config.client === 'string' ? [config.client] : (config.client ?? []);
+  // One file may hold both.
+  const files = pairs.map((pair) => (typeof pair === 'string' ? [pair, pair] : pair) as [string, string]);
+  if (files.length > 0) {
+    tls.client = {
+      certs: await Promise.all(files.map(([cert]) => read(cert))),
+      keys: await Promise.all(files.map(([, key]) => read(key))),
+    };
   }
   return tls;
 }
@@ -158,11 +181,13 @@ async function dockerCertificates(folder: string): Promise<TlsOptions | undefine
     throw e;
   }
   const ca = await Promise.all(names.filter((n) => n.endsWith('.crt')).map((n) => readPem(join(folder, n))));
-  const cert = names.find((name) => name.endsWith('.cert'));
+  const certs = names.filter((name) => name.endsWith('.cert')).map((name) => join(folder, name));
   const tls: TlsOptions = ca.length > 0 ? { ca } : {};
-  if (cert !== undefined) {
-    const key = cert.replace(/\.cert$/, '.key');
-    tls.client = { cert: await readPem(join(folder, cert)), key: await readPem(join(folder, key)) };
+  if (certs.length > 0) {
+    tls.client = {
+      certs: await Promise.all(certs.map(readPem)),
+      keys: await Promise.all(certs.map((cert) => readPem(cert.replace(/\.cert$/, '.key')))),
+    };
   }
   return tls;
 }

@@ -1,18 +1,33 @@
 import type { Agent as HttpAgent, IncomingMessage } from 'node:http';
 import type { Agent as HttpsAgent } from 'node:https';
 import type { Socket } from 'node:net';
-import { rootCertificates } from 'node:tls';
 import { BerthError, messageOf } from '../../errors.ts';
 import { http, https } from '../../util/node-http.ts';
 import { isLoopback, type TlsOptions } from './hosts.ts';
+import type { Trust } from './trust.ts';
 
-/** Milliseconds from a request to the headers of its answer. */
-const HEADERS_MS = 60_000;
-/** Milliseconds without a byte after which a body is given up. */
-const IDLE_MS = 60_000;
-/** A body that brings less than `MIN_BYTES` in `WINDOW_MS` of waiting is given up: a trickle is no progress. */
-const WINDOW_MS = 120_000;
-const MIN_BYTES = 64 * 1024;
+/** How long a registry may take, in milliseconds unless it says bytes. */
+export interface Clocks {
+  /** From a request to the headers of its answer. */
+  headers: number;
+  /** Without a byte, after which a body is given up. */
+  idle: number;
+  /** A body that brings less than `minBytes` in `window` of waiting is given up: a trickle is no progress. */
+  window: number;
+  minBytes: number;
+  /** The longest `Retry-After` that is waited for; without that header, the first of ever longer waits. */
+  maxRetryAfter: number;
+  retry: number;
+}
+
+export const CLOCKS: Clocks = {
+  headers: 60_000,
+  idle: 60_000,
+  window: 120_000,
+  minBytes: 64 * 1024,
+  maxRetryAfter: 60_000,
+  retry: 500,
+};
 
 export interface Request {
   url: URL;
@@ -29,9 +44,16 @@ export interface Request {
  * (HTTPS_PROXY, NO_PROXY …), which service managers set; loopback is never asked through one.
  */
 export class Connections {
+  readonly clocks: Clocks;
+  readonly #trust: Trust;
   readonly #agents = new Map<TlsOptions, HttpsAgent>();
   readonly #plain = new http.Agent({ keepAlive: true, proxyEnv: process.env });
   readonly #loopback = new http.Agent({ keepAlive: true });
+
+  constructor(trust: Trust, clocks: Clocks) {
+    this.#trust = trust;
+    this.clocks = clocks;
+  }
 
   /**
    * Sends a request and waits for the headers of its answer, whose body the caller reads or destroys.
@@ -42,12 +64,14 @@ export class Connections {
   async send(request: Request): Promise<IncomingMessage> {
     const { url, signal } = request;
     signal.throwIfAborted();
+    const agent = await this.#agent(url, request.tls);
+    signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const options = {
       method: request.method,
       headers: request.headers,
       signal,
-      agent: this.#agent(url, request.tls),
+      agent,
     };
     const out = url.protocol === 'https:' ? https.request(url, options) : http.request(url, options);
     const fail = (problem: string): void => {
@@ -56,7 +80,7 @@ export class Connections {
     let timer = setTimeout(() => fail('no connection in time'), request.dialTimeoutMs);
     const connected = (): void => {
       clearTimeout(timer);
-      timer = setTimeout(() => fail('no answer in time'), HEADERS_MS);
+      timer = setTimeout(() => fail('no answer in time'), this.clocks.headers);
     };
     out.on('socket', (socket: Socket) => {
       if (!socket.connecting) connected();
@@ -81,17 +105,21 @@ export class Connections {
     for (const agent of this.#agents.values()) agent.destroy();
   }
 
-  #agent(url: URL, tls: TlsOptions): HttpAgent | HttpsAgent {
+  async #agent(url: URL, tls: TlsOptions): Promise<HttpAgent | HttpsAgent> {
     const isLocal = isLoopback(url.host);
     if (url.protocol === 'http:') return isLocal ? this.#loopback : this.#plain;
     const known = this.#agents.get(tls);
     if (known !== undefined) return known;
+    const secureContext = await this.#trust.context(tls).catch((e: unknown) => {
+      throw new BerthError('precondition', `${url.host}: certificates for it: ${messageOf(e)}`, { cause: e });
+    });
+    // Another request may have made it meanwhile.
+    const made = this.#agents.get(tls);
+    if (made !== undefined) return made;
     const agent = new https.Agent({
       keepAlive: true,
       ...(isLocal ? {} : { proxyEnv: process.env }),
-      // Added to the usual authorities, not instead of them: a redirect may lead to a public store.
-      ...(tls.ca === undefined ? {} : { ca: [...rootCertificates, ...tls.ca] }),
-      ...tls.client,
+      secureContext,
       rejectUnauthorized: tls.skipVerify !== true,
     });
     this.#agents.set(tls, agent);
@@ -108,6 +136,7 @@ export async function* bodyOf(
   response: IncomingMessage,
   url: URL,
   signal: AbortSignal,
+  clocks: Clocks,
 ): AsyncGenerator<Buffer> {
   const chunks = response[Symbol.asyncIterator]();
   let waitedMs = 0;
@@ -117,7 +146,7 @@ export async function* bodyOf(
       const began = performance.now();
       const timer = setTimeout(
         () => response.destroy(new BerthError('unavailable', 'no bytes in time')),
-        IDLE_MS,
+        clocks.idle,
       );
       let next: IteratorResult<unknown>;
       try {
@@ -129,8 +158,8 @@ export async function* bodyOf(
       const chunk = next.value as Buffer;
       waitedMs += performance.now() - began;
       bytes += chunk.length;
-      if (waitedMs > WINDOW_MS) {
-        if (bytes < MIN_BYTES) throw new BerthError('unavailable', 'bytes come too slowly');
+      if (waitedMs > clocks.window) {
+        if (bytes < clocks.minBytes) throw new BerthError('unavailable', 'bytes come too slowly');
         waitedMs = 0;
         bytes = 0;
       }
@@ -150,11 +179,12 @@ export async function readBody(
   response: IncomingMessage,
   url: URL,
   signal: AbortSignal,
+  clocks: Clocks,
   limit: number,
 ): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of bodyOf(response, url, signal)) {
+  for await (const chunk of bodyOf(response, url, signal, clocks)) {
     size += chunk.length;
     if (size > limit) throw new BerthError('invalid', `${url.host}: an answer of more than ${limit} bytes`);
     chunks.push(chunk);

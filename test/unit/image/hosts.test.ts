@@ -93,8 +93,11 @@ describe('loadHosts', () => {
       'ca = ["ca.pem"]\nclient = [["cert.pem", "key.pem"]]\n[host."https://m.example"]\nclient = "cert.pem"',
     );
     const [mirror, own] = await loadHosts(dir, 'registry.example');
-    expect(own?.tls).toEqual({ ca: [pem('ca.pem')], client: { cert: pem('cert.pem'), key: pem('key.pem') } });
-    expect(mirror?.tls).toEqual({ client: { cert: pem('cert.pem'), key: pem('cert.pem') } });
+    expect(own?.tls).toEqual({
+      ca: [pem('ca.pem')],
+      client: { certs: [pem('cert.pem')], keys: [pem('key.pem')] },
+    });
+    expect(mirror?.tls).toEqual({ client: { certs: [pem('cert.pem')], keys: [pem('cert.pem')] } });
   });
 
   it("takes Docker's certificate files without a hosts.toml", async () => {
@@ -104,7 +107,7 @@ describe('loadHosts', () => {
     const [host] = await loadHosts(dir, 'registry.example');
     expect(host?.tls).toEqual({
       ca: ['-----BEGIN A'],
-      client: { cert: '-----BEGIN B', key: '-----BEGIN C' },
+      client: { certs: ['-----BEGIN B'], keys: ['-----BEGIN C'] },
     });
   });
 
@@ -115,6 +118,7 @@ describe('loadHosts', () => {
     ['[host."ftp://x"]', /"ftp:\/\/x" is no/],
     ['server = "https://user:pass@x.example"', /may not contain credentials/],
     ['dial_timeout = "soon"', /is no duration/],
+    ['[host."https://m.example".rewrite]\n"(" = "x"', /rewrite: .*regular expression/],
     ['ca = "absent.pem"', /absent\.pem: is missing/],
   ])('refuses %j and names the file', async (text, message) => {
     put('registry.example', 'hosts.toml', text);
