@@ -11,6 +11,13 @@ import { unmountRootfs } from './rootfs.ts';
 
 /** The code of an end that nobody saw (Kubernetes shows it as Unknown). */
 export const UNKNOWN_EXIT_CODE = 255;
+/** Docker's and containerd's code for a container whose command could not be started. */
+const START_ERROR_CODE = 128;
+
+/** The end, now, of a container that never began. */
+export function startError(message: string): ContainerExit {
+  return { code: START_ERROR_CODE, finishedAt: nowNs(), reason: 'StartError', message };
+}
 
 /**
  * Watches a container's monitor. conmon writes the exit file last, after draining stdio and syncing the
@@ -48,6 +55,8 @@ function describeExit(
   found: { code: number; finishedAt: bigint } | undefined,
   oomKilled: boolean,
 ): ContainerExit {
+  // Stopped before anybody asked for its start, so its end is not known from there.
+  if (container.createError !== undefined) return startError(container.createError);
   if (found === undefined || found.code < 0) {
     return {
       code: UNKNOWN_EXIT_CODE,

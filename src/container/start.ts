@@ -1,11 +1,8 @@
 import { BerthError, messageOf } from '../errors.ts';
 import type { Services } from '../services.ts';
 import { nowNs } from '../util/nanoseconds.ts';
-import { reapContainer } from './exit.ts';
+import { reapContainer, startError } from './exit.ts';
 import { type ContainerRecord, containerState } from './record.ts';
-
-/** Docker's and containerd's code for a container whose command could not be started. */
-const START_ERROR_CODE = 128;
 
 /**
  * StartContainer: runs the container's command. One that cannot be started becomes EXITED with code 128
@@ -44,11 +41,7 @@ export function live(s: Services, id: string): ContainerRecord {
 }
 
 async function failStart(s: Services, id: string, message: string): Promise<never> {
-  const now = nowNs();
-  s.containers.update(id, {
-    startedAt: now,
-    exit: { code: START_ERROR_CODE, finishedAt: now, reason: 'StartError', message },
-  });
+  s.containers.update(id, { startedAt: nowNs(), exit: startError(message) });
   await reapContainer(s, id);
   throw new BerthError('internal', `failed to start the container: ${message}`);
 }

@@ -128,6 +128,18 @@ it('a log path, times and messages are there in every state, without a log direc
   expect(podStatuses[0]?.network?.ip).toMatch(/^10\./);
 });
 
+it('a container that could not be made and is stopped before its start tells why', async () => {
+  const pod = await pods.run();
+  const id = await pods.create(pod, { command: ['no-such-command'] });
+  await pods.stopPod(pod);
+  expect(await pods.status(id)).toMatchObject({
+    state: 'CONTAINER_EXITED',
+    exit_code: 128,
+    reason: 'StartError',
+    message: expect.stringContaining('no-such-command'),
+  });
+});
+
 it('ids are whole: a prefix is no id', async () => {
   const pod = await pods.run();
   const id = await pods.start(pod);

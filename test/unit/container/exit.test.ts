@@ -106,6 +106,12 @@ describe('noteExit', () => {
     await noteExit(fake.s, 'c1');
     expect(record().exit?.finishedAt).toBe(2n ** 62n);
   });
+
+  it('tells why a container was never made, instead of calling its end unknown', async () => {
+    fake.addContainer({ createError: 'no such file' });
+    await noteExit(fake.s, 'c1');
+    expect(record().exit).toMatchObject({ code: 128, reason: 'StartError', message: 'no such file' });
+  });
 });
 
 describe('reapContainer', () => {

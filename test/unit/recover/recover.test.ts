@@ -167,7 +167,8 @@ describe('recover', () => {
     await recover(s);
     expect(machine.watch).not.toHaveBeenCalled();
     expect(s.containers.require('c1').exit).toMatchObject({ code: 255, reason: 'Unknown' });
-    expect(s.containers.require('c2').exit).toMatchObject({ code: 255, reason: 'Unknown' });
+    // It never began, so nothing about it is unknown.
+    expect(s.containers.require('c2').exit).toMatchObject({ code: 128, reason: 'StartError' });
     expect(s.sandboxes.require('sb1').stoppedAt).toBeDefined();
   });
 
