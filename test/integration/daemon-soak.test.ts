@@ -5,16 +5,19 @@ import { leftovers } from '../support/leaks.ts';
 import { footprint, inParallel, live, Mortal, Random, zombiesOf } from '../support/load.ts';
 import { until } from '../support/pods.ts';
 
-/** How many pods are made; 1000 is a soak, the default a look at it that CI can afford. */
+/**
+ * How many pods are made: 1000 is a soak of some minutes, the default a look at it that CI can afford.
+ * `BERTH_SOAK_PODS=1000 npx vitest run --project integration test/integration/daemon-soak.test.ts`
+ */
 const PODS = Number(process.env.BERTH_SOAK_PODS ?? 60);
 /** Repeats the shapes of the pods and the moments of the kills. */
 const SEED = Number(process.env.BERTH_SOAK_SEED ?? randomInt(2 ** 31));
 const WORKERS = 8;
 /** Of all pods: lived through while the daemon is killed, and then the ones after which memory is compared. */
 const [WITH_KILLS, WARM_UP] = [Math.round(PODS * 0.4), Math.round(PODS * 0.25)];
-const KILLS = Math.max(3, Math.round(PODS / 40));
+const KILLS = Math.max(5, Math.round(PODS / 40));
 /** A pod's life is so many requests at least. */
-const REQUESTS_A_POD = 5;
+const REQUESTS_A_POD = 4;
 /** Generous: a whole pod costs less than 0.5 s alone, and a start less than 30 s on a machine that is busy. */
 const LIMIT_MS = 60_000 + PODS * 2_000 + KILLS * 10_000;
 /** What the heap may keep of garbage, and what a pod may not leave: 1000 of them would be 200 MB. */

@@ -45,6 +45,7 @@ export class Mortal {
   #requests = 0;
   #up: Promise<void> = Promise.resolve();
   #aims: { request: number; afterMs: number }[] = [];
+  readonly #aimed: Promise<void>[] = [];
 
   constructor(berthd: Berthd) {
     this.berthd = berthd;
@@ -88,7 +89,7 @@ export class Mortal {
     this.#requests++;
     const due = this.#aims.filter((aim) => aim.request <= this.#requests);
     this.#aims = this.#aims.filter((aim) => !due.includes(aim));
-    for (const { afterMs } of due) void delay(afterMs).then(() => this.kill());
+    for (const { afterMs } of due) this.#aimed.push(delay(afterMs).then(() => this.kill()));
     for (;;) {
       await this.#up;
       const deaths = this.#deaths;
@@ -100,8 +101,9 @@ export class Mortal {
     }
   }
 
-  /** All that was begun to be killed is up again. */
+  /** Resolves when the daemon is up again after every kill that a request has caused. */
   async settled(): Promise<void> {
+    await Promise.all(this.#aimed);
     await this.#up;
   }
 
