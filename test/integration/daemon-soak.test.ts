@@ -15,7 +15,7 @@ const SEED = Number(process.env.BERTH_SOAK_SEED ?? randomInt(2 ** 31));
 const WORKERS = 8;
 /** Of all pods: lived through while the daemon is killed, and then the ones after which memory is compared. */
 const [WITH_KILLS, WARM_UP] = [Math.round(PODS * 0.4), Math.round(PODS * 0.25)];
-const KILLS = Math.max(5, Math.round(PODS / 40));
+const KILLS = Math.max(10, Math.round(PODS / 40));
 /** A pod's life is so many requests at least. */
 const REQUESTS_A_POD = 4;
 /** Generous: a whole pod costs less than 0.5 s alone, and a start less than 30 s on a machine that is busy. */
