@@ -119,6 +119,41 @@ export interface CgroupUsage extends Pick<CgroupStats, 'timestampNs' | 'memory' 
   readonly cpu: Pick<CpuStats, 'usageNs'>;
 }
 
+/** Use of huge pages of one size, bytes. */
+export interface HugepageStats {
+  /** As in file names: `2MB`. */
+  readonly pageSize: string;
+  readonly usageBytes: bigint;
+  /** The most so far; v2 does not tell. */
+  readonly maxUsageBytes: bigint | undefined;
+}
+
+/** What metrics tell of a cgroup's memory beside {@link MemoryStats}; bytes. */
+export interface MemoryDetails {
+  readonly kernelBytes: bigint | undefined;
+  readonly mappedFileBytes: bigint | undefined;
+  readonly activeFileBytes: bigint | undefined;
+  readonly inactiveFileBytes: bigint | undefined;
+  /** The most so far. */
+  readonly maxUsageBytes: bigint | undefined;
+  /** How often the limit was hit. */
+  readonly limitHits: bigint | undefined;
+  /** What is kept from reclaim (v2 memory.low) or reclaimed last (v1 soft limit); undefined when not set. */
+  readonly reservationBytes: bigint | undefined;
+  /** Without those of cgroups below, where the kernel tells them apart (v1). */
+  readonly ownPageFaults: bigint | undefined;
+  readonly ownMajorPageFaults: bigint | undefined;
+}
+
+/** Everything about a cgroup, for metrics: twice the files of {@link CgroupStats}. */
+export interface CgroupDetails extends CgroupStats {
+  readonly memoryDetails: MemoryDetails;
+  readonly hugepages: readonly HugepageStats[];
+  readonly resources: Resources;
+  /** Processes of the subtree, ascending. */
+  readonly processes: readonly number[];
+}
+
 /**
  * The one interface to control groups; nothing outside this folder knows the version.
  *
@@ -148,6 +183,11 @@ export interface CgroupManager {
   stats(path: string): CgroupStats | undefined;
   /** The same with less to read. Undefined when the cgroup is absent. */
   usage(path: string): CgroupUsage | undefined;
+  /**
+   * Undefined when the cgroup is absent.
+   * @param pageSizes the huge pages to look for, as the kernel names them in file names
+   */
+  details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined;
   /** CPU time of the subtree so far, nanoseconds, from one file; undefined when unknown or absent. */
   cpuUsageNs(path: string): bigint | undefined;
   /** Tasks of the subtree and their limit. */

@@ -29,7 +29,9 @@ import { execSyncRpc } from './runtime-service/exec-sync.ts';
 import { getContainerEvents } from './runtime-service/get-container-events.ts';
 import { collectStats, listContainerStats } from './runtime-service/list-container-stats.ts';
 import { listContainers } from './runtime-service/list-containers.ts';
+import { listMetricDescriptors } from './runtime-service/list-metric-descriptors.ts';
 import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
+import { collectPodMetrics, listPodSandboxMetrics } from './runtime-service/list-pod-sandbox-metrics.ts';
 import { collectSandboxStats, listPodSandboxStats } from './runtime-service/list-pod-sandbox-stats.ts';
 import { podSandboxStatsRpc } from './runtime-service/pod-sandbox-stats.ts';
 import { podSandboxStatus } from './runtime-service/pod-sandbox-status.ts';
@@ -87,6 +89,8 @@ const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>>
   ListContainerStats: [listContainerStats, quiet],
   PodSandboxStats: [podSandboxStatsRpc, quiet],
   ListPodSandboxStats: [listPodSandboxStats, quiet],
+  ListMetricDescriptors: [listMetricDescriptors, early],
+  ListPodSandboxMetrics: [listPodSandboxMetrics, quiet],
 };
 
 const imageHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> = {
@@ -177,6 +181,13 @@ export function runtimeService(
         sendChunks(await collectSandboxStats(s, request.filter), (chunk) =>
           send({ pod_sandbox_stats: chunk }),
         ),
+      quiet,
+    ),
+    StreamPodSandboxMetrics: serverStream(
+      'StreamPodSandboxMetrics',
+      context,
+      async (_request, send) =>
+        sendChunks(await collectPodMetrics(s), (chunk) => send({ pod_sandbox_metrics: chunk })),
       quiet,
     ),
     GetContainerEvents: serverStream<GetEventsRequest__Output, ContainerEventResponse>(

@@ -8,11 +8,12 @@ import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
 import type { MissingFeatures } from './isolation/features.ts';
 import type { Logger } from './log.ts';
+import type { OpenFileCounts } from './metrics/open-files.ts';
 import type { Cni } from './network/cni.ts';
 import type { Paths } from './paths.ts';
 import type { RecordStore } from './persist/record-store.ts';
 import type { ExitWatch } from './runtime/exit-watch.ts';
-import type { OciRuntime } from './runtime/oci/runtime.ts';
+import type { RuntimeHandler } from './runtime/handler.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { HostFacts } from './spec/host.ts';
 import type { Readings } from './stats/readings.ts';
@@ -40,7 +41,7 @@ export interface Services {
   readonly images: Images;
   readonly poller: Poller;
   /** By handler name; the default also under the empty name. */
-  readonly runtimes: ReadonlyMap<string, OciRuntime>;
+  readonly runtimes: ReadonlyMap<string, RuntimeHandler>;
   /** What each of these handlers cannot do on this node, by the same names. */
   readonly missing: ReadonlyMap<string, MissingFeatures>;
   readonly sandboxes: RecordStore<SandboxRecord>;
@@ -53,6 +54,7 @@ export interface Services {
   readonly stopLoops: StopLoops;
   readonly layerUsage: WritableLayerUsage;
   readonly readings: Readings;
+  readonly openFiles: OpenFileCounts;
   /** RunPodSandbox and CreateContainer in flight, by the caller's key. */
   readonly creating: SingleFlight<string>;
   /** One change at a time of each sandbox or container, by id. */

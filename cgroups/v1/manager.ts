@@ -12,6 +12,7 @@ import { v1Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
 import type {
+  CgroupDetails,
   CgroupManager,
   CgroupMode,
   CgroupStats,
@@ -98,6 +99,21 @@ export class V1Manager implements CgroupManager {
     const used = memory.stats(memoryDir ?? NOWHERE);
     if (usageNs === undefined && used.usageBytes === undefined && !this.exists(path)) return undefined;
     return { timestampNs, cpu: { usageNs }, memory: used, psi: this.#psi(path) };
+  }
+
+  details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
+    const stats = this.stats(path);
+    if (stats === undefined) return undefined;
+    const [memoryDir, hugetlbDir] = [this.#dir(path, 'memory'), this.#dir(path, 'hugetlb')];
+    // One hierarchy will do: OCI runtimes put a process into the same place of all.
+    const dir = this.#dir(path, 'pids') ?? memoryDir;
+    return {
+      ...stats,
+      memoryDetails: memory.details(memoryDir ?? NOWHERE),
+      hugepages: hugetlbDir === undefined ? [] : hugetlb.stats(hugetlbDir, pageSizes),
+      resources: this.readResources(path),
+      processes: dir === undefined ? [] : procsOf([dir]),
+    };
   }
 
   cpuUsageNs(path: string): bigint | undefined {

@@ -1,7 +1,7 @@
 import { readOptional, write } from '../io.ts';
 import { flatReader, parseFlatKeyed, parseUint } from '../parse.ts';
 import { subtree } from '../tree.ts';
-import type { MemoryStats, Resources } from '../types.ts';
+import type { MemoryDetails, MemoryStats, Resources } from '../types.ts';
 
 const LIMIT = 'memory.limit_in_bytes';
 const SWAP_LIMIT = 'memory.memsw.limit_in_bytes';
@@ -47,6 +47,22 @@ export function stats(dir: string): MemoryStats {
       withSwapLimit === undefined || limitBytes === undefined
         ? undefined
         : atLeast0(withSwapLimit - limitBytes),
+  };
+}
+
+export function details(dir: string): MemoryDetails {
+  const stat = flatReader(readOptional(dir, 'memory.stat'));
+  const uint = (file: string) => parseUint(readOptional(dir, file));
+  return {
+    kernelBytes: uint('memory.kmem.usage_in_bytes'),
+    mappedFileBytes: stat('total_mapped_file'),
+    activeFileBytes: stat('total_active_file'),
+    inactiveFileBytes: stat('total_inactive_file'),
+    maxUsageBytes: uint('memory.max_usage_in_bytes'),
+    limitHits: uint('memory.failcnt'),
+    reservationBytes: limit(dir, 'memory.soft_limit_in_bytes'),
+    ownPageFaults: stat('pgfault'),
+    ownMajorPageFaults: stat('pgmajfault'),
   };
 }
 

@@ -1,5 +1,14 @@
-import { writeOptional } from '../io.ts';
-import type { Resources } from '../types.ts';
+import { readOptional, writeOptional } from '../io.ts';
+import { parseUint } from '../parse.ts';
+import type { HugepageStats, Resources } from '../types.ts';
+
+/** Page sizes that the cgroup has no files of are left out. */
+export function stats(dir: string, pageSizes: readonly string[]): HugepageStats[] {
+  return pageSizes.flatMap((pageSize) => {
+    const usageBytes = parseUint(readOptional(dir, `hugetlb.${pageSize}.current`));
+    return usageBytes === undefined ? [] : [{ pageSize, usageBytes, maxUsageBytes: undefined }];
+  });
+}
 
 /**
  * A page size without a file is skipped: the kubelet sends a limit of 0 for every size it knows, also

@@ -9,7 +9,14 @@ import { psiStats } from '../psi.ts';
 import { v2Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type { CgroupManager, CgroupStats, CgroupUsage, PidsStats, Resources } from '../types.ts';
+import type {
+  CgroupDetails,
+  CgroupManager,
+  CgroupStats,
+  CgroupUsage,
+  PidsStats,
+  Resources,
+} from '../types.ts';
 import * as cpu from './cpu.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
@@ -73,6 +80,19 @@ export class V2Manager implements CgroupManager {
       io: io.stats(dir),
       psi: psiStats(dir),
       oomKills: memory.oomKills(dir),
+    };
+  }
+
+  details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
+    const stats = this.stats(path);
+    if (stats === undefined) return undefined;
+    const dir = this.#dir(path);
+    return {
+      ...stats,
+      memoryDetails: memory.details(dir),
+      hugepages: hugetlb.stats(dir, pageSizes),
+      resources: this.readResources(path),
+      processes: procsOf([dir]),
     };
   }
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { CgroupError, readOptional, write, writeOptional } from '../io.ts';
 import { flatReader, limited, parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
-import type { MemoryStats, Resources } from '../types.ts';
+import type { MemoryDetails, MemoryStats, Resources } from '../types.ts';
 
 function atLeast0(value: bigint): bigint {
   return value < 0n ? 0n : value;
@@ -28,6 +28,24 @@ export function stats(dir: string): MemoryStats {
     majorPageFaults: stat('pgmajfault'),
     swapUsageBytes: parseUint(readOptional(dir, 'memory.swap.current')),
     swapLimitBytes: limited(parseMax(readOptional(dir, 'memory.swap.max'))),
+  };
+}
+
+export function details(dir: string): MemoryDetails {
+  const stat = flatReader(readOptional(dir, 'memory.stat'));
+  const low = parseMax(readOptional(dir, 'memory.low'));
+  return {
+    // Since kernel 5.18.
+    kernelBytes: stat('kernel'),
+    mappedFileBytes: stat('file_mapped'),
+    activeFileBytes: stat('active_file'),
+    inactiveFileBytes: stat('inactive_file'),
+    // Since kernel 5.19.
+    maxUsageBytes: parseUint(readOptional(dir, 'memory.peak')),
+    limitHits: flatReader(readOptional(dir, 'memory.events'))('max'),
+    reservationBytes: low === 0n ? undefined : limited(low),
+    ownPageFaults: undefined,
+    ownMajorPageFaults: undefined,
   };
 }
 

@@ -5,7 +5,7 @@ import { mapYielding } from '../util/yielding.ts';
 import { podCgroups } from './pod-cgroup.ts';
 
 /** What it works with. */
-type Sampled = Pick<Services, 'sandboxes' | 'containers' | 'readings' | 'layerUsage' | 'log'>;
+type Sampled = Pick<Services, 'sandboxes' | 'containers' | 'readings' | 'layerUsage' | 'openFiles' | 'log'>;
 
 /** What sampling has cost so far. */
 export interface SamplerCost {
@@ -48,7 +48,7 @@ export class Sampler {
   }
 
   async #round(): Promise<void> {
-    const { sandboxes, containers, readings, layerUsage, log } = this.#s;
+    const { sandboxes, containers, readings, layerUsage, openFiles, log } = this.#s;
     const ownCgroup = podCgroups(sandboxes.values());
     const paths = new Set<string>();
     const ids = new Set<string>();
@@ -62,6 +62,7 @@ export class Sampler {
     }
     readings.retain(paths);
     layerUsage.retain(ids);
+    openFiles.retain(ids);
     let spent = 0;
     await mapYielding(paths, (path) => {
       const began = performance.now();

@@ -1,17 +1,22 @@
 import { setImmediate } from 'node:timers/promises';
 
-/** Items between two turns of the event loop. Work on one takes a fraction of a millisecond. */
-const AT_ONCE = 16;
+/** How long one turn of the event loop may be kept, milliseconds. */
+const TURN_MS = 5;
 
-/** `work` on each item, in order, letting others in every few items. */
+/** `work` on each item, in order, letting others in every few milliseconds. */
 export async function mapYielding<T, R>(
   items: Iterable<T>,
   work: (item: T) => R | Promise<R>,
 ): Promise<Awaited<R>[]> {
   const results: Awaited<R>[] = [];
+  let turn = performance.now();
   for (const item of items) {
-    if (results.length % AT_ONCE === AT_ONCE - 1) await setImmediate();
-    results.push(await work(item));
+    if (performance.now() - turn > TURN_MS) {
+      await setImmediate();
+      turn = performance.now();
+    }
+    const result = work(item);
+    results.push(result instanceof Promise ? await result : (result as Awaited<R>));
   }
   return results;
 }

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type CgroupManager, detectCgroups } from '../../../cgroups/index.ts';
 import * as cpu from '../../../cgroups/v1/cpu.ts';
+import * as hugetlb from '../../../cgroups/v1/hugetlb.ts';
 import * as io from '../../../cgroups/v1/io.ts';
 import * as memory from '../../../cgroups/v1/memory.ts';
 
@@ -111,6 +112,33 @@ describe('a cgroup captured on a hybrid host', () => {
 });
 
 describe('v1 files', () => {
+  it('tell metrics more', () => {
+    const d = fill({
+      'memory.stat':
+        'pgfault 5\npgmajfault 6\ntotal_mapped_file 1\ntotal_active_file 2\ntotal_inactive_file 3\n',
+      'memory.kmem.usage_in_bytes': '10\n',
+      'memory.max_usage_in_bytes': '11\n',
+      'memory.failcnt': '12\n',
+      'memory.soft_limit_in_bytes': '9223372036854771712\n',
+      'hugetlb.2MB.usage_in_bytes': '20\n',
+      'hugetlb.2MB.max_usage_in_bytes': '21\n',
+    });
+    expect(memory.details(d)).toEqual({
+      kernelBytes: 10n,
+      mappedFileBytes: 1n,
+      activeFileBytes: 2n,
+      inactiveFileBytes: 3n,
+      maxUsageBytes: 11n,
+      limitHits: 12n,
+      reservationBytes: undefined,
+      ownPageFaults: 5n,
+      ownMajorPageFaults: 6n,
+    });
+    expect(hugetlb.stats(d, ['1GB', '2MB'])).toEqual([
+      { pageSize: '2MB', usageBytes: 20n, maxUsageBytes: 21n },
+    ]);
+  });
+
   const fill = (files: Record<string, string>): string => {
     const d = mkdtempSync(join(dir, 'v1-'));
     for (const [name, text] of Object.entries(files)) writeFileSync(join(d, name), text);

@@ -77,6 +77,34 @@ describe('stats', () => {
     });
     expect(manager.stats('/absent')).toBeUndefined();
     expect(manager.usage('/absent')).toBeUndefined();
+    expect(manager.details('/absent', [])).toBeUndefined();
+  });
+
+  it('has in its details what metrics want', () => {
+    put('pod/memory.peak', '300000000\n');
+    put('pod/memory.low', '1048576\n');
+    put('pod/hugetlb.2MB.current', '4194304\n');
+    put('pod/cgroup.procs', '12\n7\n');
+    expect(manager.cpuUsageNs('/pod')).toBe(manager.stats('/pod')?.cpu.usageNs);
+    expect(manager.pids('/pod')).toEqual(manager.stats('/pod')?.pids);
+    expect(manager.details('/pod', ['2MB', '1GB'])).toMatchObject({
+      ...manager.stats('/pod'),
+      timestampNs: expect.any(BigInt),
+      memoryDetails: {
+        kernelBytes: 10_485_760n,
+        mappedFileBytes: 4096n,
+        activeFileBytes: 10_485_760n,
+        inactiveFileBytes: 83_886_080n,
+        maxUsageBytes: 300_000_000n,
+        limitHits: 7n,
+        reservationBytes: 1_048_576n,
+      },
+      hugepages: [{ pageSize: '2MB', usageBytes: 4_194_304n }],
+      resources: { cpuQuota: 50_000n },
+      processes: [7, 12],
+    });
+    put('pod/memory.low', '0\n');
+    expect(manager.details('/pod', [])?.memoryDetails.reservationBytes).toBeUndefined();
   });
 });
 

@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { CgroupUsage } from '../../../cgroups/types.ts';
+import { OpenFileCounts } from '../../../src/metrics/open-files.ts';
 import { containerStats, listContainerStats } from '../../../src/stats/container-stats.ts';
 import { Readings } from '../../../src/stats/readings.ts';
 import { Sampler } from '../../../src/stats/sampler.ts';
@@ -29,7 +30,11 @@ afterEach(async () => {
   await layerUsage.close();
   fake.close();
 });
-const services = () => Object.assign({ readings: new Readings(cgroups, 10_000), layerUsage }, fake.s);
+const services = () =>
+  Object.assign(
+    { readings: new Readings(cgroups, 10_000), layerUsage, openFiles: new OpenFileCounts() },
+    fake.s,
+  );
 
 describe('Sampler', () => {
   it('reads each running container’s counter and each pod’s once a round', async () => {
