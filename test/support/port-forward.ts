@@ -11,6 +11,8 @@ export class Forwarded {
   readonly #session: PortForwardClient;
   readonly #id: number;
   readonly parts: Buffer[] = [];
+  /** False: what comes is dropped. */
+  keep = true;
   error = '';
   /** The server has ended its half of the data, or reset it. */
   ended = false;
@@ -60,7 +62,7 @@ export class PortForwardClient {
         if (type === 3) to.reset = true;
         if (type !== undefined) continue;
         if (error) to.error += payload.toString();
-        else to.parts.push(payload);
+        else if (to.keep) to.parts.push(payload);
         if (flags === 1 && error) to.done = true;
         else if (flags === 1) to.ended = true;
       }

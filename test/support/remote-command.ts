@@ -29,6 +29,8 @@ export abstract class RemoteClient {
   /** Ends the input, where the protocol can. */
   abstract endInput(): void;
   abstract resize(width: number, height: number): void;
+  /** Resolves when what was sent has left this process. */
+  abstract drained(): Promise<void>;
   /** Goes without a word, as a killed process does. */
   abstract vanish(): void;
   /** Stops and goes on with reading. */
@@ -153,6 +155,9 @@ class SpdyClient extends RemoteClient {
   endInput(): void {
     this.#socket.write(data(this.#id('stdin'), '', true));
   }
+  async drained(): Promise<void> {
+    if (this.#socket.writableLength > 0) await once(this.#socket, 'drain');
+  }
   resize(width: number, height: number): void {
     this.#socket.write(data(this.#id('resize'), JSON.stringify({ Width: width, Height: height })));
   }
@@ -214,6 +219,9 @@ class WebSocketClient extends RemoteClient {
   endInput(): void {
     if (!this.#closable) throw new Error('this protocol cannot end the input');
     this.#socket.send(Buffer.from([255, 0]));
+  }
+  async drained(): Promise<void> {
+    while (this.#socket.bufferedAmount > 0) await new Promise((resolve) => setImmediate(resolve));
   }
   resize(width: number, height: number): void {
     this.#write(4, Buffer.from(JSON.stringify({ Width: width, Height: height })));
