@@ -15,6 +15,8 @@ import { acceptPortForward, openWebSocketSession } from './websocket/upgrade.ts'
 
 /** How long a client may take to open its streams, milliseconds. */
 const CREATION_MS = 30_000;
+/** When a silent peer is asked whether it is there, milliseconds. */
+const KEEP_ALIVE_MS = 60_000;
 
 /** Where and how the server listens. */
 export interface StreamingOptions {
@@ -117,6 +119,7 @@ export class StreamingServer {
       return;
     }
     socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     socket.setTimeout(this.#idleMs, () => socket.destroy());
     this.#serve(found, request, socket, head).catch((e: unknown) => {
       this.#log.info({ kind, reason: messageOf(e) }, 'a streaming client was not served');

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { headerDictionary } from '../../src/streaming/spdy/dictionary.ts';
 import { Berthd } from '../support/berthd.ts';
 import { IDLE, Pods, refusal, runs, sh, until } from '../support/pods.ts';
 import {
@@ -12,6 +14,7 @@ import {
   upgrade,
   type Wanted,
 } from '../support/remote-command.ts';
+import { control, data, uint32, WireClient } from '../support/spdy-wire.ts';
 
 let berthd: Berthd;
 let pods: Pods;
@@ -337,6 +340,72 @@ describe('the streaming server', () => {
     });
     expect([status, headers['x-stream-protocol-version']]).toEqual([101, 'v4.channel.k8s.io']);
     socket?.destroy();
+  });
+});
+
+describe('the streaming server under fire', () => {
+  /** Numbers that a seed decides (xorshift32). */
+  function random(seed: number): () => number {
+    let state = seed * 2654435761 || 1;
+    return () => {
+      state ^= state << 13;
+      state ^= state >>> 17;
+      state ^= state << 5;
+      return (state >>> 0) / 2 ** 32;
+    };
+  }
+
+  /** Valid traffic with some bytes changed, cut anywhere. */
+  async function fire(socket: Socket, valid: Buffer, seed: number): Promise<void> {
+    const next = random(seed);
+    const bytes = Buffer.from(valid);
+    for (let i = 0; i < 3; i++) bytes[Math.floor(next() * bytes.length)] = Math.floor(next() * 256);
+    socket.on('error', () => {});
+    socket.resume();
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    for (let at = 0; at < bytes.length; ) {
+      const size = 1 + Math.floor(next() * 60);
+      socket.write(bytes.subarray(at, at + size));
+      at += size;
+    }
+    // What is still valid waits for more.
+    if (next() < 0.5) socket.end();
+    else socket.destroy();
+    await closed;
+  }
+
+  it.each(['SPDY', 'WebSocket'])('%s goes on, and leaves nothing of the sessions', async (transport) => {
+    const container = await pods.start(await pods.run());
+    const wire = async () => {
+      const client = new WireClient(headerDictionary());
+      const streams = await Promise.all([
+        await client.synStream(1, { streamtype: 'error' }),
+        await client.synStream(3, { streamtype: 'stdin' }),
+        await client.synStream(5, { streamtype: 'stdout' }),
+        await client.synStream(7, { streamtype: 'stderr' }),
+      ]);
+      return Buffer.concat([...streams, data(3, 'input'), control(6, 0, uint32(1)), data(3, '', true)]);
+    };
+    const masked = Buffer.from(
+      '820a00000000006162636465666768698102000000000078820200000000ff00880200000000 03e8'.replaceAll(' ', ''),
+      'hex',
+    );
+    const handshake =
+      transport === 'SPDY'
+        ? { Upgrade: 'SPDY/3.1', 'X-Stream-Protocol-Version': 'v4.channel.k8s.io' }
+        : {
+            Upgrade: 'websocket',
+            'Sec-WebSocket-Version': '13',
+            'Sec-WebSocket-Key': Buffer.alloc(16).toString('base64'),
+            'Sec-WebSocket-Protocol': 'v5.channel.k8s.io',
+          };
+    for (let seed = 1; seed <= 40; seed++) {
+      const answer = await upgrade(await execUrl(container, ['cat'], ALL), handshake, 'GET');
+      if (answer.socket === undefined) throw new Error(`not upgraded: ${answer.status}`);
+      await fire(answer.socket, transport === 'SPDY' ? await wire() : masked, seed);
+    }
+    await until('no command is left', async () => !/^cat$/m.test(await pods.ask(container, 'ps -o args')));
+    expect((await pods.exec(container, ['echo', 'alive'])).stdout).toBe('alive\n');
   });
 });
 

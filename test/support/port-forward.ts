@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { headerDictionary } from '../../src/streaming/spdy/dictionary.ts';
@@ -52,7 +51,7 @@ export class PortForwardClient {
     this.#transport = transport;
     const reader = new WireReader();
     transport.on('error', () => {});
-    this.closed = once(transport, 'close');
+    this.closed = new Promise((resolve) => transport.once('close', resolve));
     transport.on('data', (chunk: Buffer) => {
       for (const { type, flags, stream, payload } of reader.push(chunk)) {
         const found = this.#streams.get(stream);

@@ -129,7 +129,8 @@ class SpdyClient extends RemoteClient {
     super();
     this.#socket = socket;
     socket.on('error', () => {});
-    this.closed = once(socket, 'close');
+    // An error is one of the ways to close.
+    this.closed = new Promise((resolve) => socket.once('close', resolve));
     socket.on('data', (chunk: Buffer) => {
       for (const { type, stream, payload } of this.#reader.push(chunk)) {
         const kind = [...this.#ids].find(([, id]) => id === stream)?.[0];
@@ -201,7 +202,8 @@ class WebSocketClient extends RemoteClient {
     this.#socket = socket;
     this.#base64 = protocol.includes('base64');
     this.#closable = protocol.startsWith('v5');
-    this.closed = once(socket, 'close');
+    // An error is one of the ways to close.
+    this.closed = new Promise((resolve) => socket.once('close', resolve));
     socket.on('error', () => {});
     socket.on('message', (message: Buffer) => {
       const channel = (message[0] ?? 0) - (this.#base64 ? 48 : 0);
