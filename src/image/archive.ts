@@ -113,6 +113,7 @@ class EntryIndex implements TarHandler {
     this.#count += 1;
     if (this.#count > MAX_ENTRIES)
       throw new BerthError('exhausted', `archive: more than ${MAX_ENTRIES} entries`);
+    if (entry.sparse !== undefined) throw new BerthError('invalid', 'archive: contains a sparse file');
     const name = plainName(entry.name);
     this.#files.delete(name);
     this.#links.delete(name);

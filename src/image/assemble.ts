@@ -157,7 +157,10 @@ async function getLayer(deps: ImageDeps, task: LayerTask): Promise<void> {
   const { layer, signal } = task;
   const tell = (phase: Progress['phase'], doneBytes = layer.size): void =>
     task.report({ digest: layer.digest, totalBytes: layer.size, doneBytes, phase });
-  if (deps.content.size(layer.digest) !== undefined && deps.layers.has(task.chainId)) return tell('exists');
+  if (deps.content.size(layer.digest) !== undefined && deps.layers.has(task.chainId)) {
+    tell('exists');
+    return;
+  }
   tell('waiting', 0);
   // What it joined may fail for reasons that are another pull's; then it goes on by itself.
   while (!(await tryLayer(deps, task, tell))) signal.throwIfAborted();

@@ -1,15 +1,20 @@
 import { spawnSync } from 'node:child_process';
 import {
+  closeSync,
   existsSync,
+  ftruncateSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -226,6 +231,46 @@ describe('a layer', () => {
     expect(at('d/hard').ino).toBe(at('d/suid').ino);
     expect(at('cap').mtimeNs).toBe(1_600_000_000_123_456_789n);
     expect(lgetxattr(join(dir, 'cap'), 'security.capability')).toEqual(capability);
+  });
+
+  it.each([
+    ['gnu', []],
+    ['posix', ['--sparse-version=0.0']],
+    ['posix', ['--sparse-version=0.1']],
+    ['posix', ['--sparse-version=1.0']],
+  ])('may have sparse files and long names, as tar --format=%s %j writes them', async (format, options) => {
+    const dir = mkdtempSync(join(tmpdir(), 'berth-sparse-'));
+    try {
+      const long = `${'d'.repeat(120)}/${'é'.repeat(100)}`;
+      mkdirSync(join(dir, 'd'.repeat(120)));
+      for (const [name, parts] of [
+        ['many', 60],
+        ['one', 1],
+        ['none', 0],
+        [long, 3],
+      ] as const) {
+        const fd = openSync(join(dir, name), 'w');
+        for (let i = 0; i < parts; i++) writeSync(fd, `part ${i}`.repeat(100), (2 * i + 1) * 100_000);
+        ftruncateSync(fd, 20_000_000);
+        closeSync(fd);
+      }
+      symlinkSync(`/${'t'.repeat(200)}`, join(dir, 'link'));
+      const made = spawnSync('tar', ['-cS', `--format=${format}`, ...options, '-C', dir, '.'], {
+        maxBuffer: 50_000_000,
+      });
+      expect(made.stderr.toString()).toBe('');
+      expect(made.stdout.length).toBeLessThan(5_000_000);
+      const built = buildImage([
+        { tar: made.stdout, blob: gzipSync(made.stdout), mediaType: 'application/x' },
+      ]);
+      const [image] = await fixture.images.importArchive(streamOf(await ociArchive(built, NAME)));
+      const [unpacked = ''] = fixture.images.lowerdirs(image as Image);
+      expect(spawnSync('diff', ['-r', '--no-dereference', dir, unpacked]).stdout.toString()).toBe('');
+      expect(statSync(join(unpacked, 'many'))).toMatchObject({ size: 20_000_000 });
+      expect(statSync(join(unpacked, 'many')).blocks * 512).toBeLessThan(2_000_000);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
   });
 
   it('replaces earlier entries of another kind', async () => {

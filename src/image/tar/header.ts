@@ -39,6 +39,7 @@ export function fieldNumber(block: Buffer, start: number, length: number, field:
  */
 export function parsePax(content: Buffer): Map<string, Buffer> {
   const records = new Map<string, Buffer>();
+  const sparse: string[] = [];
   let at = 0;
   // Some writers fill the block with NULs.
   while (at < content.length && content[at] !== 0) {
@@ -53,8 +54,13 @@ export function parsePax(content: Buffer): Map<string, Buffer> {
     const key = content.toString('latin1', space + 1, equals);
     // An empty value takes an earlier one back (pax(1)).
     if (equals + 1 === end - 1) records.delete(key);
+    else if (SPARSE_ITEM.test(key)) sparse.push(content.toString('latin1', equals + 1, end - 1));
     else records.set(key, Buffer.from(content.subarray(equals + 1, end - 1)));
     at = end;
   }
+  if (sparse.length > 0) records.set('GNU.sparse.map', Buffer.from(sparse.join(',')));
   return records;
 }
+
+/** In GNU's sparse format 0.0 these are repeated, in turn; 0.1 has the same as one list. */
+const SPARSE_ITEM = /^GNU\.sparse\.(offset|numbytes)$/;

@@ -1,5 +1,14 @@
 import { BerthError } from '../../errors.ts';
 import { fieldNumber, fieldText, parsePax } from './header.ts';
+import {
+  checkSegments,
+  LeadingList,
+  MAX_SEGMENTS,
+  oldGnuSegments,
+  oldGnuSize,
+  paxSegments,
+  type Segment,
+} from './sparse.ts';
 
 /**
  * A tar reader for layers and image archives.
@@ -32,6 +41,8 @@ export interface TarEntry {
   gid: number;
   /** Bytes of content that follow; 0 for all but files. */
   size: number;
+  /** Of a sparse file: where the content's parts belong, and the bytes of the whole file. */
+  sparse?: { segments: readonly Segment[]; realSize: number };
   /** Nanoseconds since 1970. */
   mtime: bigint;
   devMajor: number;
@@ -66,10 +77,14 @@ const TYPES: Readonly<Record<string, TarType>> = {
   '5': 'directory',
   '6': 'fifo',
   '7': 'file',
+  S: 'file',
 };
 
-/** What is being read: a header, an entry's content, an extension's content, or padding to be dropped. */
-type State = 'header' | 'content' | 'extension' | 'padding' | 'ended';
+/**
+ * What is being read: a header, an entry's content, an extension's content, the list of a sparse file's parts
+ * (in blocks after its header or before its content), or padding to be dropped.
+ */
+type State = 'header' | 'content' | 'extension' | 'oldSparse' | 'sparse' | 'padding' | 'ended';
 
 export class TarReader {
   readonly #handler: TarHandler;
@@ -85,6 +100,8 @@ export class TarReader {
   #longName: string | undefined;
   #longLink: string | undefined;
   #offset = 0;
+  /** A sparse file whose list of parts is being read. */
+  #sparse: { entry: TarEntry; segments: Segment[]; list: LeadingList; realSize: number } | undefined;
 
   constructor(handler: TarHandler) {
     this.#handler = handler;
@@ -145,6 +162,12 @@ export class TarReader {
         this.#extension(this.#take());
         this.#enterPadding();
         return;
+      case 'oldSparse':
+        this.#oldSparseBlock(this.#take());
+        return;
+      case 'sparse':
+        this.#sparseBlock(this.#take());
+        return;
       case 'content':
         this.#handler.end();
         this.#enterPadding();
@@ -179,13 +202,75 @@ export class TarReader {
       this.#enter('extension', size);
       return;
     }
+    const pax = this.#pax;
     const entry = this.#makeEntry(block, flag, size);
     this.#pax = new Map();
     this.#longName = undefined;
     this.#longLink = undefined;
     this.#padding = paddingOf(entry.size);
+    if (flag === 'S') this.#beginOldSparse(block, entry);
+    else if (pax.has('GNU.sparse.major')) this.#beginSparse(pax, entry);
+    else if (pax.has('GNU.sparse.map')) {
+      const realSize = paxNumber(pax, 'GNU.sparse.size') ?? 0;
+      this.#content(entry, { segments: paxSegments(String(pax.get('GNU.sparse.map'))), realSize });
+    } else this.#content(entry);
+  }
+
+  /** Hands the entry over; its content follows. */
+  #content(entry: TarEntry, sparse?: NonNullable<TarEntry['sparse']>): void {
+    if (sparse !== undefined) {
+      checkSegments(sparse.segments, sparse.realSize, entry.size);
+      entry.sparse = sparse;
+    }
+    entry.offset = this.#offset;
+    this.#sparse = undefined;
     this.#handler.entry(entry);
     this.#enter('content', entry.size);
+  }
+
+  #beginOldSparse(block: Buffer, entry: TarEntry): void {
+    const { segments, more } = oldGnuSegments(block, true);
+    const realSize = oldGnuSize(block);
+    this.#sparse = { entry, segments, list: new LeadingList(), realSize };
+    if (more) this.#enter('oldSparse', BLOCK);
+    else this.#content(entry, { segments, realSize });
+  }
+
+  #oldSparseBlock(block: Buffer): void {
+    const { entry, segments, realSize } = this.#pendingSparse();
+    const next = oldGnuSegments(block, false);
+    segments.push(...next.segments);
+    if (segments.length > MAX_SEGMENTS) throw broken('a sparse file has too many parts');
+    if (next.more) this.#enter('oldSparse', BLOCK);
+    else this.#content(entry, { segments, realSize });
+  }
+
+  #beginSparse(pax: Map<string, Buffer>, entry: TarEntry): void {
+    const version = `${pax.get('GNU.sparse.major')}.${pax.get('GNU.sparse.minor')}`;
+    if (version !== '1.0')
+      throw broken(`"${printable(entry.name)}" is sparse in the unknown format ${printable(version)}`);
+    const realSize = paxNumber(pax, 'GNU.sparse.realsize') ?? 0;
+    this.#sparse = { entry, segments: [], list: new LeadingList(), realSize };
+    this.#nextSparseBlock();
+  }
+
+  #sparseBlock(block: Buffer): void {
+    const { entry, list, realSize } = this.#pendingSparse();
+    entry.size -= BLOCK;
+    const segments = list.push(block);
+    if (segments === undefined) this.#nextSparseBlock();
+    else this.#content(entry, { segments, realSize });
+  }
+
+  #nextSparseBlock(): void {
+    if (this.#pendingSparse().entry.size < BLOCK)
+      throw broken('the list of parts of a sparse file has no end');
+    this.#enter('sparse', BLOCK);
+  }
+
+  #pendingSparse() {
+    if (this.#sparse === undefined) throw broken('a list of parts belongs to no file');
+    return this.#sparse;
   }
 
   #extension(content: Buffer): void {
@@ -198,11 +283,12 @@ export class TarReader {
 
   #makeEntry(block: Buffer, flag: string, headerSize: number): TarEntry {
     const pax = this.#pax;
-    const name = pax.get('path')?.toString('latin1') ?? this.#longName ?? shortName(block);
+    const name =
+      pax.get('GNU.sparse.name')?.toString('latin1') ??
+      pax.get('path')?.toString('latin1') ??
+      this.#longName ??
+      shortName(block);
     const type = TYPES[flag];
-    if (pax.has('GNU.sparse.major') || pax.has('GNU.sparse.size') || flag === 'S') {
-      throw broken(`"${printable(name)}" is stored as a sparse file, which image layers may not contain`);
-    }
     if (type === undefined)
       throw broken(`"${printable(name)}" has the unknown entry type "${printable(flag)}"`);
     const linkname = pax.get('linkpath')?.toString('latin1') ?? this.#longLink ?? fieldText(block, 157, 100);

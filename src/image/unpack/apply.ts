@@ -4,6 +4,7 @@ import {
   constants,
   fchmodSync,
   fchownSync,
+  ftruncateSync,
   lchownSync,
   linkSync,
   mkdirSync,
@@ -16,7 +17,9 @@ import { makedev, mknod, S_IFBLK, S_IFCHR, S_IFIFO } from '../../sys/mknod.ts';
 import { utimensat } from '../../sys/times.ts';
 import { lsetxattr } from '../../sys/xattr.ts';
 import type { TarEntry, TarHandler } from '../tar/reader.ts';
+import type { Segment } from '../tar/sparse.ts';
 import { checkSymlink, layerPath, refused } from './names.ts';
+import type { UnpackLimits } from './protocol.ts';
 import { bytes, isWhiteout, LayerTree, lstat, makeOpaque } from './tree.ts';
 import { parseWhiteout, type Whiteout } from './whiteout.ts';
 
@@ -37,10 +40,12 @@ export class LayerApplier implements TarHandler {
   readonly tree: LayerTree;
   opaqueRoot = false;
   /** The file being written, if the present entry is one that is kept. */
-  #file: { entry: TarEntry; path: string; fd: number } | undefined;
+  #file: { entry: TarEntry; path: string; fd: number; holes?: SparseCursor } | undefined;
+  readonly #maxFileBytes: number;
 
-  constructor(maxInodes: number) {
-    this.tree = new LayerTree(maxInodes);
+  constructor(limits: UnpackLimits) {
+    this.tree = new LayerTree(limits.inodes);
+    this.#maxFileBytes = limits.bytes;
   }
 
   entry(entry: TarEntry): void {
@@ -62,7 +67,9 @@ export class LayerApplier implements TarHandler {
 
   data(chunk: Buffer): void {
     if (this.#file === undefined) return;
-    for (let at = 0; at < chunk.length; ) at += writeSync(this.#file.fd, chunk, at);
+    const { fd, holes } = this.#file;
+    if (holes === undefined) writeAll(fd, chunk);
+    else for (const { position, piece } of holes.place(chunk)) writeAll(fd, piece, position);
   }
 
   end(): void {
@@ -111,6 +118,7 @@ export class LayerApplier implements TarHandler {
     if (entry.type === 'file') {
       const fd = openSync(bytes(path), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
       this.#file = { entry, path, fd };
+      if (entry.sparse !== undefined) this.#makeSparse(entry, entry.sparse, fd);
       return;
     }
     if (entry.type === 'hardlink') {
@@ -121,6 +129,14 @@ export class LayerApplier implements TarHandler {
     if (!isMerge) this.#make(entry, parent, path);
     if (entry.type === 'directory' && stats !== undefined && isWhiteout(stats)) makeOpaque(path);
     this.#setAttributes(entry, path);
+  }
+
+  #makeSparse(entry: TarEntry, { segments, realSize }: NonNullable<TarEntry['sparse']>, fd: number): void {
+    // It takes no room here, but whoever copies it elsewhere would need that.
+    if (realSize > this.#maxFileBytes)
+      throw refused('file', entry.name, `has ${realSize} bytes, more than ${this.#maxFileBytes}`);
+    ftruncateSync(fd, realSize);
+    if (this.#file !== undefined) this.#file.holes = new SparseCursor(segments);
   }
 
   #make(entry: TarEntry, parent: string, path: string): void {
@@ -165,6 +181,39 @@ export class LayerApplier implements TarHandler {
         if (isErrno(e, 'EPERM') && name.startsWith('user.') && !isPlain) continue;
         throw e;
       }
+    }
+  }
+}
+
+function writeAll(fd: number, chunk: Buffer, position?: number): void {
+  for (let at = 0; at < chunk.length; ) {
+    at += writeSync(fd, chunk, at, chunk.length - at, position === undefined ? undefined : position + at);
+  }
+}
+
+/** Where the content of a sparse file, which comes without its holes, belongs. */
+class SparseCursor {
+  readonly #segments: readonly Segment[];
+  #index = 0;
+  /** Bytes of the present segment that have been placed. */
+  #done = 0;
+
+  constructor(segments: readonly Segment[]) {
+    this.#segments = segments;
+  }
+
+  *place(chunk: Buffer): Generator<{ position: number; piece: Buffer }> {
+    for (let at = 0; at < chunk.length; ) {
+      const segment = this.#segments[this.#index];
+      // The reader has checked that the segments have room for all.
+      if (segment === undefined) return;
+      const length = Math.min(segment.length - this.#done, chunk.length - at);
+      if (length > 0) yield { position: segment.offset + this.#done, piece: chunk.subarray(at, at + length) };
+      at += length;
+      this.#done += length;
+      if (this.#done < segment.length) continue;
+      this.#index += 1;
+      this.#done = 0;
     }
   }
 }

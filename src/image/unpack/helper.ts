@@ -34,7 +34,7 @@ async function unpack(request: UnpackRequest): Promise<void> {
   process.umask(0);
   chroot(request.target);
   const hash = createHash(request.algorithm);
-  const applier = new LayerApplier(request.limits.inodes);
+  const applier = new LayerApplier(request.limits);
   const reader = new TarReader(applier);
   let bytes = 0;
   let reported = performance.now();
@@ -64,7 +64,7 @@ async function unpack(request: UnpackRequest): Promise<void> {
 /** What the layer's content, not the host, is to blame for. */
 function failureOf(e: unknown): BerthError {
   if (isErrno(e, 'ENOSPC', 'EDQUOT')) return new BerthError('exhausted', `unpacking: ${messageOf(e)}`);
-  if (isErrno(e, 'ENAMETOOLONG', 'ELOOP', 'ENOTDIR', 'EINVAL', 'EEXIST', 'ERANGE')) {
+  if (isErrno(e, 'ENAMETOOLONG', 'ELOOP', 'ENOTDIR', 'EINVAL', 'EEXIST', 'ERANGE', 'EFBIG')) {
     return new BerthError('invalid', `layer: ${messageOf(e)}`);
   }
   return e instanceof BerthError ? e : new BerthError(kindOf(e), `unpacking: ${messageOf(e)}`);
