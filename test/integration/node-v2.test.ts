@@ -348,3 +348,35 @@ describe('the systemd unit', { timeout: TEST_MS }, () => {
     expect((await node.run(`test -d ${ROOT}${SLICE_PATH}`)).code).toBe(1);
   });
 });
+
+describe("the cgroupfs driver on systemd's node", { timeout: TEST_MS }, () => {
+  it('makes and removes cgroups itself, with the same limits', async () => {
+    await node.write('/etc/berth/config.toml', 'cgroup_driver = "cgroupfs"\n');
+    await node.sh('systemctl restart berth', { timeoutMs: 300_000 });
+    expect((await node.client.runtime('RuntimeConfig', {})).linux?.cgroup_driver).toBe('CGROUPFS');
+    const { kind } = await refusal(pods.run());
+    expect(kind).toBe('invalid');
+    const pod = await pods.run({ linux: { cgroup_parent: '/kubepods/burstable/pod1' } });
+    const id = await pods.start(pod, idle(RESOURCES));
+    const path = `/kubepods/burstable/pod1/${id}`;
+    expect(await files(path, LIMITS)).toMatchObject({
+      'memory.max': `${64 * MIB}`,
+      'memory.swap.max': '0',
+      'memory.oom.group': '1',
+      'cpu.max': '50000 100000',
+      'cpu.weight': `${sharesToWeight(512n)}`,
+      'cpuset.cpus': '1',
+    });
+    const linux = { memory_limit_in_bytes: `${128 * MIB}`, cpu_shares: '2048' };
+    await node.client.runtime('UpdateContainerResources', { container_id: id, linux });
+    await node.sh('systemctl daemon-reload');
+    expect(await files(path, LIMITS)).toMatchObject({
+      'memory.max': `${128 * MIB}`,
+      'cpu.weight': `${sharesToWeight(2048n)}`,
+      'memory.oom.group': '1',
+    });
+    await pods.removePod(pod);
+    expect(await leftovers(node)).toEqual([]);
+    expect((await node.run(`test -d ${ROOT}/kubepods`)).code).toBe(1);
+  });
+});

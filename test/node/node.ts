@@ -47,6 +47,8 @@ export interface RunResult {
 export interface NodeOptions {
   /** MiB. */
   readonly memory?: number;
+  /** More for the kernel's command line, such as `systemd.unified_cgroup_hierarchy=0` for cgroup v1. */
+  readonly kernelArgs?: string;
 }
 
 /**
@@ -89,7 +91,10 @@ export class Node {
       ...['-machine', 'q35', ...accelerator(), '-smp', '2', '-m', `${options.memory ?? 1536}`],
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
       ...['-kernel', image.kernel, '-initrd', image.initrd],
-      ...['-append', 'console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off'],
+      ...[
+        '-append',
+        `console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off ${options.kernelArgs ?? ''}`,
+      ],
       ...['-serial', `file:${path.join(dir, 'console.log')}`],
       ...disk(image.rootDisk, 'snapshot=on,cache=unsafe'),
       ...disk(code, 'snapshot=on'),
