@@ -20,8 +20,7 @@ import { RecordStore } from './persist/record-store.ts';
 import { recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
 import { ExitWatch } from './runtime/exit-watch.ts';
-import type { RuntimeHandler } from './runtime/handler.ts';
-import { OciHandler, type OciHandlerOptions } from './runtime/oci/handler.ts';
+import { OciRuntime } from './runtime/oci/runtime.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
@@ -131,7 +130,6 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
   const containers = new RecordStore<ContainerRecord>(db, 'containers', 'container', {
     sandbox_id: (c) => c.sandboxId,
   });
-  const attachments = new Attachments(poller);
   if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
   return {
     config,
@@ -152,14 +150,14 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
       pinnedGlobs: config.pinned_images,
       logger: log,
     }),
-    runtimes: runtimes(config, cgroupDriver, { paths, poller, attachments }),
+    runtimes: runtimes(config, paths, cgroupDriver),
     missing: await probeHandlers(config, paths),
     sandboxes,
     containers,
     events: new Events(sandboxes, containers),
     exits: new ExitWatch(poller, log),
     streaming: await listenForStreams(config.streaming, log),
-    attachments,
+    attachments: new Attachments(poller),
     stopLoops: new StopLoops(),
     openFiles: new OpenFileCounts(),
     layerUsage: new WritableLayerUsage(log),
@@ -178,21 +176,13 @@ function listenForStreams(config: Config['streaming'], log: Logger): Promise<Str
 }
 
 /** The default handler is also known under the empty name, which is what a pod without RuntimeClass asks for. */
-function runtimes(
-  config: Config,
-  driver: CgroupDriver,
-  parts: Pick<OciHandlerOptions, 'paths' | 'poller' | 'attachments'>,
-): Map<string, RuntimeHandler> {
-  const map = new Map<string, RuntimeHandler>();
+function runtimes(config: Config, paths: Paths, driver: CgroupDriver): Map<string, OciRuntime> {
+  const map = new Map<string, OciRuntime>();
   for (const [name, { type, path }] of Object.entries(config.runtimes)) {
     if (type !== 'oci') {
       throw new BerthError('unimplemented', `runtimes.${name}.type: "shim" is not supported yet; use "oci"`);
     }
-    const root = parts.paths.runtime(name);
-    map.set(
-      name,
-      new OciHandler({ ...parts, path, root, systemdCgroup: driver === 'systemd', conmon: config.conmon }),
-    );
+    map.set(name, new OciRuntime({ path, root: paths.runtime(name), systemdCgroup: driver === 'systemd' }));
   }
   const standard = map.get(config.default_runtime);
   if (standard !== undefined) map.set('', standard);
