@@ -17,6 +17,10 @@ const runtime = z.strictObject({
     .default('oci')
     .describe('"oci": a program with runc\'s command line; "shim": a containerd shim v2'),
   path: absolutePath.describe('The program'),
+  allowed_annotations: z
+    .array(z.string().min(1))
+    .default([])
+    .describe('Globs of the annotations of pods and containers that the program is told'),
 });
 
 const network = z.strictObject({
@@ -110,6 +114,10 @@ export const configSchema = z.strictObject({
     })
     .default([])
     .describe("Resource limits of containers; those that are not named are berthd's own"),
+  cdi_spec_dirs: z
+    .array(absolutePath)
+    .default(['/etc/cdi', '/var/run/cdi'])
+    .describe('Where device plugins describe CDI devices; a later directory wins; read for each container'),
   conmon: absolutePath
     .default('/usr/bin/conmon')
     .describe("The monitor that owns a container's stdio, log and exit code"),
@@ -122,7 +130,7 @@ export const configSchema = z.strictObject({
   stats: stats.prefault({}).describe('Statistics of pods and containers'),
   runtimes: z
     .record(z.string().regex(handlerName, 'must be a DNS label'), runtime)
-    .default({ runc: { type: 'oci', path: '/usr/sbin/runc' } })
+    .default({ runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [] } })
     .describe('Runtime handlers, by the name that a RuntimeClass uses'),
 });
 

@@ -2,6 +2,11 @@ import { close, constants, fstat, read } from 'node:fs';
 import { hostname as nodeName } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { applyCdiEdits } from '../cdi/apply.ts';
+import { requestedCdiDevices } from '../cdi/name.ts';
+import { readCdiFiles } from '../cdi/read.ts';
+import { resolveCdiDevices } from '../cdi/resolve.ts';
+import { handlerConfig } from '../config/handler.ts';
 import { BerthError, invalid, isErrno } from '../errors.ts';
 import type { Image } from '../image/types.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
@@ -44,7 +49,7 @@ export async function containerSpec(
     // Device files of the node are of no use to ids that the node does not know.
     sc.privileged && user.mode === 'node' ? hostDevices() : [],
   ]);
-  return buildContainerSpec({
+  const spec = await buildContainerSpec({
     config,
     image: image.config,
     sandbox: { id: sandbox.id, config: sandbox.config },
@@ -69,10 +74,15 @@ export async function containerSpec(
     hostDevices: resolved,
     seccomp,
     rlimits: parseUlimits(s.config.default_ulimits),
+    allowedAnnotations: handlerConfig(s.config, sandbox.runtimeHandler)?.allowed_annotations ?? [],
     missing: s.missing.get(sandbox.runtimeHandler) ?? {},
     host: s.host,
     readRootfsFile: (path) => readRootfsFile(rootfs, path),
   });
+  const cdiDevices = requestedCdiDevices(config);
+  if (cdiDevices.length === 0) return spec;
+  const cdiFiles = await readCdiFiles(s.config.cdi_spec_dirs);
+  return applyCdiEdits(spec, resolveCdiDevices(cdiDevices, cdiFiles), sc.privileged);
 }
 
 /** The PID namespace to join: the pause container's, or that of the container to be debugged. */

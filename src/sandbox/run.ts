@@ -2,10 +2,11 @@ import { writeFile } from 'node:fs/promises';
 import { hostname as nodeName } from 'node:os';
 import { join } from 'node:path';
 import { type CgroupName, cgroupName } from '../../cgroups/index.ts';
+import { handlerConfig } from '../config/handler.ts';
 import { BerthError, during, invalid, messageOf } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Attachment } from '../network/attachment.ts';
-import type { OciRuntime } from '../runtime/oci/runtime.ts';
+import type { RuntimeHandler } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
 import { stringifyOci } from '../spec/json.ts';
 import { buildSandboxSpec } from '../spec/sandbox.ts';
@@ -80,7 +81,7 @@ function refuseOther(existing: SandboxRecord, config: SandboxConfig, runtimeHand
 
 async function create(
   s: Services,
-  runtime: OciRuntime,
+  runtime: RuntimeHandler,
   config: SandboxConfig,
   runtimeHandler: string,
 ): Promise<string> {
@@ -145,7 +146,7 @@ async function prepareNetwork(
 
 async function make(
   s: Services,
-  runtime: OciRuntime,
+  runtime: RuntimeHandler,
   id: string,
   config: SandboxConfig,
   cgroup: CgroupName,
@@ -168,9 +169,12 @@ async function make(
   }
   await s.faults.at('RunPodSandbox.namespaces');
   // Both are waited for: undoing a failed one while the other still works would leave its result.
+  const adding = addNetwork(s, attachment);
+  const pause = () =>
+    startPause(s, runtime, id, config, cgroup, user.mode === 'pod' ? ['user', ...kinds] : kinds);
   const [networked, paused] = await Promise.allSettled([
-    addNetwork(s, attachment),
-    startPause(s, runtime, id, config, cgroup, user.mode === 'pod' ? ['user', ...kinds] : kinds),
+    adding,
+    runtime.needsNetworkFirst ? adding.then(pause) : pause(),
   ]);
   if (networked.status === 'rejected') throw during('network', networked.reason);
   if (paused.status === 'rejected') throw during('pause container', paused.reason);
@@ -188,7 +192,7 @@ async function addNetwork(s: Services, attachment: Attachment | undefined): Prom
 
 async function startPause(
   s: Services,
-  runtime: OciRuntime,
+  runtime: RuntimeHandler,
   id: string,
   config: SandboxConfig,
   cgroup: CgroupName,
@@ -202,6 +206,8 @@ async function startPause(
     namespaces: Object.fromEntries(kinds.map((kind) => [kind, join(paths.namespaces, kind)])),
     cgroupsPath: cgroup.cgroupsPath,
     pauseBinary: s.config.pause,
+    allowedAnnotations:
+      handlerConfig(s.config, s.sandboxes.require(id).runtimeHandler)?.allowed_annotations ?? [],
     rootfs: paths.rootfs,
     host: s.host,
     seccomp: await loadSeccomp(

@@ -1,3 +1,4 @@
+import { pinnedMatcher as globMatcher } from '../image/pinned.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
 
 const PREFIX = 'io.kubernetes.cri.';
@@ -16,7 +17,11 @@ function common(sandboxId: string, config: SandboxConfig): Record<string, string
 }
 
 /** The sandbox's; the sums of the pod's limits are there when the kubelet sent them. */
-export function sandboxAnnotations(id: string, config: SandboxConfig): Record<string, string> {
+export function sandboxAnnotations(
+  id: string,
+  config: SandboxConfig,
+  allowed: readonly string[],
+): Record<string, string> {
   const r = config.resources;
   const sums: Record<string, string> = r
     ? {
@@ -27,6 +32,7 @@ export function sandboxAnnotations(id: string, config: SandboxConfig): Record<st
       }
     : {};
   return {
+    ...pick(config.annotations, allowed),
     ...common(id, config),
     ...sums,
     [`${PREFIX}container-type`]: 'sandbox',
@@ -34,14 +40,30 @@ export function sandboxAnnotations(id: string, config: SandboxConfig): Record<st
   };
 }
 
-/** Those of a container; `imageName` is the image as the user wrote it, or as the kubelet sent it. */
+/**
+ * Those whose names the handler's configuration allows. OCI runtimes and their hooks act on annotations (runc
+ * takes systemd properties from them), so what a pod says reaches none of them unasked.
+ */
+function pick(
+  annotations: Readonly<Record<string, string>>,
+  allowed: readonly string[],
+): Record<string, string> {
+  if (allowed.length === 0) return {};
+  const isAllowed = globMatcher(allowed);
+  return Object.fromEntries(Object.entries(annotations).filter(([name]) => isAllowed(name)));
+}
+
+/** Those of a container, the pod's allowed ones among them; `imageName` is the image as the user wrote it, or as the kubelet sent it. */
 export function containerAnnotations(
   sandboxId: string,
   config: SandboxConfig,
   containerName: string,
   imageName: string,
+  { annotations, allowed }: { annotations: Readonly<Record<string, string>>; allowed: readonly string[] },
 ): Record<string, string> {
   return {
+    ...pick(config.annotations, allowed),
+    ...pick(annotations, allowed),
     ...common(sandboxId, config),
     [`${PREFIX}container-type`]: 'container',
     [`${PREFIX}container-name`]: containerName,

@@ -46,6 +46,8 @@ export interface ContainerSpecInput {
   seccomp: SeccompProfile | undefined;
   /** Of the node's configuration; those that it does not name are the daemon's own. */
   rlimits: readonly Rlimit[];
+  /** Of the handler's configuration: globs of the annotations that the OCI runtime gets. */
+  allowedAnnotations: readonly string[];
   /** What the pod's runtime handler cannot do. */
   missing: MissingFeatures;
   host: HostFacts;
@@ -76,6 +78,7 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
       input.sandbox.config,
       config.metadata.name,
       config.image.userSpecifiedImage || config.image.image,
+      { annotations: config.annotations, allowed: input.allowedAnnotations },
     ),
     linux: {
       namespaces: specNamespaces(input.namespaces, pidNamespace(input), ownCgroup),

@@ -113,7 +113,8 @@ async function devicesBelow(dir: string): Promise<SpecDevice[]> {
   return devices;
 }
 
-function deviceOf(path: string, st: Stats): SpecDevice | undefined {
+/** Undefined for what is no device file. */
+export function deviceOf(path: string, st: Stats): SpecDevice | undefined {
   const type = st.isCharacterDevice() ? 'c' : st.isBlockDevice() ? 'b' : undefined;
   if (type === undefined) return undefined;
   return { path, type, ...deviceNumbers(st.rdev), fileMode: st.mode & 0o7777, uid: st.uid, gid: st.gid };

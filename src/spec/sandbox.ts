@@ -38,6 +38,8 @@ export interface SandboxSpecInput {
   /** Limits of the pause container itself, on top of its own small share of CPU. */
   resources?: Resources;
   host: HostFacts;
+  /** Of the handler's configuration: globs of the pod's annotations that the OCI runtime gets. */
+  allowedAnnotations: readonly string[];
   /** From `loadSeccomp`; undefined: no filter. */
   seccomp: SeccompProfile | undefined;
 }
@@ -93,7 +95,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
         options: ['bind', 'rprivate', 'ro', 'nosuid', 'nodev'],
       },
     ],
-    annotations: sandboxAnnotations(input.id, config),
+    annotations: sandboxAnnotations(input.id, config, input.allowedAnnotations),
     linux: {
       namespaces: specNamespaces(namespaces, sc.namespaces.pid === 'node' ? 'node' : 'new', false),
       ...userMappings(sc.namespaces.user),

@@ -9,7 +9,18 @@ export interface Spec {
   hostname?: string;
   mounts: SpecMount[];
   annotations: Record<string, string>;
+  /** By their names, such as `createContainer`. */
+  hooks?: Record<string, SpecHook[]>;
   linux: Linux;
+}
+
+/** A program that the OCI runtime runs at a moment of a container's life. */
+export interface SpecHook {
+  path: string;
+  args?: string[];
+  env?: string[];
+  /** Seconds. */
+  timeout?: number;
 }
 
 export interface Process {
@@ -138,6 +149,8 @@ export interface Linux {
   sysctl?: Record<string, string>;
   seccomp?: LinuxSeccomp;
   rootfsPropagation?: 'rshared' | 'rslave';
+  /** Shares of cache and memory bandwidth (resctrl), for CDI devices that bring them. */
+  intelRdt?: object;
   maskedPaths?: string[];
   readonlyPaths?: string[];
 }

@@ -1,7 +1,8 @@
 import { isIP } from 'node:net';
 import type { Resources } from '../../cgroups/types.ts';
+import { parseCdiName, requestedCdiDevices } from '../cdi/name.ts';
 import type { ContainerConfig, ContainerSecurity, Mount } from '../container/config.ts';
-import { BerthError, invalid } from '../errors.ts';
+import { invalid } from '../errors.ts';
 import type {
   DnsConfig,
   NamespaceOptions,
@@ -76,9 +77,7 @@ export function validateContainerConfig(config: ContainerConfig, sandbox: Sandbo
   checkLogPath(config.logPath);
   checkMap(config.labels, 'config.labels');
   checkMap(config.annotations, 'config.annotations');
-  if (config.cdiDevices.length > 0) {
-    throw new BerthError('unimplemented', 'config.CDI_devices: devices by CDI name are not supported');
-  }
+  for (const { name, field } of requestedCdiDevices(config)) parseCdiName(name, field);
   checkCount(config.envs.length, 65_536, 'config.envs');
   checkCount(config.mounts.length, 4096, 'config.mounts');
   checkCount(config.devices.length, 4096, 'config.devices');

@@ -280,7 +280,12 @@ describe('CreateContainer refuses, naming the field, and leaves nothing:', () =>
     ['an absent device', device({ host_path: '/dev/no-such' }), /^config\.devices\[0\]\.host_path: /],
     ['a device that is a file', device({ host_path: '/etc/passwd' }), /^config\.devices\[0\]\.host_path: /],
     ['permissions of no kind', device({ permissions: 'rwx' }), /^config\.devices\[0\]\.permissions: /],
-    ['a CDI device', { CDI_devices: [{ name: 'v/c=d' }] }, /^config\.CDI_devices: /, 'unimplemented'],
+    ['a CDI device without a class', { CDI_devices: [{ name: 'v=d' }] }, /^config\.CDI_devices\[0\]\.name: /],
+    [
+      'a CDI device that is not there',
+      { CDI_devices: [{ name: 'berth.example/none=d' }] },
+      /^config\.CDI_devices\[0\]\.name: no CDI device berth\.example\/none=d/,
+    ],
     ['a signal of no kind', { stop_signal: noValue }, /^config\.stop_signal: /],
     ['oom_score_adj beyond all', resources({ oom_score_adj: 5000 }), new RegExp(`${res}oom_score_adj: `)],
     ['a negative period', resources({ cpu_period: -1 }), new RegExp(`${res}cpu_period: `)],

@@ -146,6 +146,7 @@ beforeAll(async () => {
   await writeFile(join(dir, 'volume/file'), 'content\n');
   pinNamespaces(join(dir, 'ns'), ['net', 'uts', 'ipc'], () => setHostname('spec-pod'));
   const spec = buildSandboxSpec({
+    allowedAnnotations: [],
     id: TAG,
     config: sandboxConfig(
       {

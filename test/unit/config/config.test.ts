@@ -15,6 +15,7 @@ const DEFAULTS = {
   pinned_images: [],
   seccomp_profile: '/usr/share/containers/seccomp.json',
   default_ulimits: [],
+  cdi_spec_dirs: ['/etc/cdi', '/var/run/cdi'],
   conmon: '/usr/bin/conmon',
   pause: '/usr/bin/catatonit',
   network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'] },
@@ -24,7 +25,7 @@ const DEFAULTS = {
     ...{ tls_cert: '', tls_key: '', tls_client_ca: '' },
   },
   stats: { interval: 10 },
-  runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc' } },
+  runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [] } },
 };
 
 describe('parseConfig', () => {
@@ -43,6 +44,7 @@ cgroup_driver = "systemd"
 pinned_images = ["registry/pause:*"]
 seccomp_profile = "/sec"
 default_ulimits = ["nofile=1024:524288", "core=0"]
+cdi_spec_dirs = ["/cdi"]
 conmon = "/conmon"
 pause = "/pause"
 [network]
@@ -64,6 +66,7 @@ path = "/usr/bin/crun"
 [runtimes.kata]
 type = "shim"
 path = "/usr/bin/shim"
+allowed_annotations = ["io.katacontainers.*"]
 `;
     expect(parseConfig(text, 'x')).toEqual({
       listen: 'unix:///tmp/a.sock',
@@ -75,6 +78,7 @@ path = "/usr/bin/shim"
       pinned_images: ['registry/pause:*'],
       seccomp_profile: '/sec',
       default_ulimits: ['nofile=1024:524288', 'core=0'],
+      cdi_spec_dirs: ['/cdi'],
       conmon: '/conmon',
       pause: '/pause',
       network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'] },
@@ -85,8 +89,8 @@ path = "/usr/bin/shim"
       },
       stats: { interval: 2 },
       runtimes: {
-        'crun-1.8': { type: 'oci', path: '/usr/bin/crun' },
-        kata: { type: 'shim', path: '/usr/bin/shim' },
+        'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [] },
+        kata: { type: 'shim', path: '/usr/bin/shim', allowed_annotations: ['io.katacontainers.*'] },
       },
     });
   });

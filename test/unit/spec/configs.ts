@@ -167,6 +167,7 @@ export function containerInput(over: Partial<ContainerSpecInput> = {}): Containe
     seccomp: undefined,
     rlimits: [],
     missing: {},
+    allowedAnnotations: [],
     host: hostFacts(),
     readRootfsFile: () => Promise.resolve(undefined),
     ...over,

@@ -26,6 +26,7 @@ describe('buildSandboxSpec', () => {
     rootfs: '/sb/rootfs',
     host: hostFacts({ minOomScoreAdj: -1000 }),
     seccomp: undefined,
+    allowedAnnotations: [],
     ...over,
   });
 

@@ -215,9 +215,13 @@ describe('validateContainerConfig', () => {
     expect(check(config, sandboxConfig({}, { privileged: true }))).toBe('accepted');
   });
 
-  test('CDI devices are not built', () => {
-    expect(check(containerConfig({ cdiDevices: ['vendor.com/gpu=0'] }))).toMatch(
-      /^unimplemented config\.CDI_devices/,
+  test('CDI devices have full names, also in annotations', () => {
+    expect(check(containerConfig({ cdiDevices: ['vendor.com/gpu=0'] }))).toBe('accepted');
+    expect(check(containerConfig({ cdiDevices: ['vendor.com/gpu'] }))).toMatch(
+      /^invalid config\.CDI_devices\[0\]\.name: /,
+    );
+    expect(check(containerConfig({ annotations: { 'cdi.k8s.io/x': 'gpu0' } }))).toMatch(
+      /^invalid config\.annotations\["cdi\.k8s\.io\/x"\]: /,
     );
   });
 });
