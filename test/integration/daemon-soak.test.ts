@@ -20,9 +20,9 @@ const KILLS = Math.max(10, Math.round(PODS / 40));
 const REQUESTS_A_POD = 4;
 /** Generous: a whole pod costs less than 0.5 s alone, and a start less than 30 s on a machine that is busy. */
 const LIMIT_MS = 60_000 + PODS * 2_000 + KILLS * 10_000;
-/** What the heap may keep of garbage, and what a pod may not leave: 1000 of them would be 200 MB. */
-const RSS_SLACK_BYTES = 48 << 20;
-const RSS_A_POD_BYTES = 64 << 10;
+/** What the heap may keep of garbage, and what a pod may not leave behind; 350 pods have left 4 KiB each. */
+const RSS_SLACK_BYTES = 32 << 20;
+const RSS_A_POD_BYTES = 16 << 10;
 
 let berthd: Berthd;
 
