@@ -94,7 +94,10 @@ async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void
 async function recoverContainer(s: Services, container: ContainerRecord): Promise<void> {
   await s.faults.at('Recovery.container');
   const sameBoot = s.sandboxes.get(container.sandboxId)?.bootId === s.bootId;
-  const alive = container.conmon !== undefined && isAlive(container.conmon);
+  const { conmon } = container;
+  const runtime = s.runtimes.get(s.sandboxes.get(container.sandboxId)?.runtimeHandler ?? '');
+  // Of a handler that the configuration has lost at least that much can be told.
+  const alive = runtime?.isMonitored(container) ?? (conmon !== undefined && isAlive(conmon));
   switch (containerRecovery(container, sameBoot, alive)) {
     case 'watch':
       watchContainer(s, container.id);

@@ -1,10 +1,9 @@
 import { BerthError, messageOf } from '../errors.ts';
-import { resizeTerminal } from '../runtime/oci/conmon.ts';
 import type { Services } from '../services.ts';
 import type { Outcome, Session } from '../streaming/remote-command/session.ts';
 import type { Attachment } from './attachments.ts';
 import { containerState } from './record.ts';
-import { live } from './start.ts';
+import { live, runtimeOf } from './start.ts';
 
 /** @throws BerthError `notFound`; `precondition` when the container has ended */
 export function checkAttach(s: Services, id: string): void {
@@ -22,18 +21,21 @@ export function checkAttach(s: Services, id: string): void {
  */
 export async function attach(s: Services, id: string, session: Session): Promise<Outcome> {
   let attachment: Attachment;
-  const { config } = s.containers.require(id);
-  const paths = s.paths.container(id);
+  const container = s.containers.require(id);
+  const { config } = container;
   const inputOnce = config.stdin && config.stdinOnce;
   try {
     checkAttach(s, id);
     const { stdout, stderr } = session;
-    attachment = s.attachments.attach(id, paths.attach, inputOnce, { stdout, stderr });
+    attachment = runtimeOf(s, container).attach(container, { stdout, stderr });
   } catch (e: unknown) {
     return { error: `failed to attach: ${messageOf(e)}` };
   }
   session.onResize((size) => {
-    if (config.tty) resizeTerminal(paths, size).catch(() => {});
+    if (config.tty)
+      runtimeOf(s, container)
+        .resizeTerminal(container, size)
+        .catch(() => {});
   });
   if (session.stdin !== undefined) connectInput(session, attachment, config.stdin, inputOnce);
   const gone = new Promise<void>((resolve) => {

@@ -3,7 +3,7 @@ import { cgroupName } from '../../cgroups/index.ts';
 import { BerthError, during, messageOf, notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Image } from '../image/types.ts';
-import { createWithConmon, RuntimeCreateError, type Started } from '../runtime/oci/conmon.ts';
+import { type CreatedContainer, RuntimeCreateError } from '../runtime/handler.ts';
 import { runtimeMessage } from '../runtime/oci/runtime.ts';
 import { isReady, type SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
@@ -21,6 +21,7 @@ import { containerLogPath, makeLogDirectory } from './log-path.ts';
 import { type ContainerRecord, containerKey } from './record.ts';
 import { mountRootfs } from './rootfs.ts';
 import { containerSpec } from './spec.ts';
+import { runtimeOf } from './start.ts';
 
 /**
  * CreateContainer: snapshot, OCI spec, monitor and the OCI runtime's `create`.
@@ -135,7 +136,7 @@ async function make(
   const { uid, gid, additionalGids } = spec.process.user;
   const user = { uid, gid, supplementalGroups: additionalGids };
   try {
-    const started = await monitor(s, sandbox, container);
+    const started = await runtimeOf(s, container).create(container);
     await s.faults.at('CreateContainer.monitor');
     return { user, ...identities(started) };
   } catch (e: unknown) {
@@ -144,35 +145,9 @@ async function make(
   }
 }
 
-function monitor(
-  s: Services,
-  sandbox: SandboxRecord,
-  { id, config, logPath }: ContainerRecord,
-): Promise<Started> {
-  const runtime = s.runtimes.get(sandbox.runtimeHandler);
-  if (runtime === undefined) {
-    throw new BerthError(
-      'precondition',
-      `the handler "${sandbox.runtimeHandler}" is not configured any more`,
-    );
-  }
-  return createWithConmon({
-    conmon: s.config.conmon,
-    runtime,
-    id,
-    name: config.metadata.name,
-    paths: s.paths.container(id),
-    exitsDir: s.paths.exits,
-    logPath,
-    tty: config.tty,
-    stdin: config.stdin,
-    stdinOnce: config.stdinOnce,
-  });
-}
-
-function identities({ pid, conmonPid }: Started): Partial<ContainerRecord> {
+function identities({ pid, monitorPid }: CreatedContainer): Partial<ContainerRecord> {
   const init = identify(pid);
-  const conmon = identify(conmonPid);
+  const conmon = identify(monitorPid);
   return { ...(init === undefined ? {} : { init }), ...(conmon === undefined ? {} : { conmon }) };
 }
 

@@ -2,9 +2,10 @@ import type { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, invalid } from '../errors.ts';
+import type { ExecProcess } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
 import { MAX_TIMER_MS } from '../util/abort.ts';
-import { checkExec, type ExecProcess, killGroup, startExec } from './exec-process.ts';
+import { checkExec, startExec } from './exec-process.ts';
 
 /** What a command in a container said and how it ended. */
 export interface ExecResult {
@@ -60,7 +61,7 @@ async function collect(process: ExecProcess, stop: AbortSignal): Promise<ExecRes
     process.stdout && output.read(process.stdout, 'stdout'),
     process.stderr && output.read(process.stderr, 'stderr'),
   ];
-  const kill = () => killGroup(process.pid);
+  const kill = () => process.kill();
   stop.addEventListener('abort', kill, { once: true });
   try {
     if (stop.aborted) kill();

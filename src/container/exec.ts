@@ -1,8 +1,9 @@
 import { finished, type Readable, type Writable } from 'node:stream';
 import { messageOf } from '../errors.ts';
+import type { ExecOptions, ExecProcess, TerminalSize } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
 import type { Outcome, Session } from '../streaming/remote-command/session.ts';
-import { type ExecOptions, type ExecProcess, startExec, type TerminalSize } from './exec-process.ts';
+import { startExec } from './exec-process.ts';
 
 /** What a terminal's driver takes for the end of input (VEOF, Ctrl-D), unless a program has changed it. */
 const END_OF_INPUT = '\x04';

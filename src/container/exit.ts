@@ -19,13 +19,12 @@ export function startError(message: string): ContainerExit {
   return { code: START_ERROR_CODE, finishedAt: nowNs(), reason: 'StartError', message };
 }
 
-/**
- * Watches a container's monitor. conmon writes the exit file last, after draining stdio and syncing the
- * log, and then ends; so its end is the one sign for both ways out: with an exit file the container has
- * exited, without one the monitor itself was killed.
- */
+/** Watches for the end of a container, which is on record as soon as its handler has told all about it. */
 export function watchContainer(s: Services, id: string): void {
-  s.exits.watch(id, s.containers.require(id).conmon, () => recordExit(s, id));
+  const container = s.containers.require(id);
+  const runtime = s.runtimes.get(s.sandboxes.require(container.sandboxId).runtimeHandler);
+  const end = runtime === undefined ? container.conmon : runtime.ended(container);
+  s.exits.watch(id, end, () => recordExit(s, id));
 }
 
 /** Records how a container ended and frees what only a running one needs. Repeatable. */

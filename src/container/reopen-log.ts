@@ -1,8 +1,7 @@
 import { BerthError } from '../errors.ts';
-import { reopenLog } from '../runtime/oci/conmon.ts';
 import type { Services } from '../services.ts';
 import { containerState } from './record.ts';
-import { live } from './start.ts';
+import { live, runtimeOf } from './start.ts';
 
 /**
  * ReopenContainerLog: returns when the new log file is there. Works while the container is being
@@ -14,5 +13,5 @@ export async function reopenContainerLog(s: Services, id: string): Promise<void>
   const container = live(s, id);
   const state = containerState(container);
   if (state !== 'running') throw new BerthError('precondition', `the container is ${state}, not running`);
-  await reopenLog(s.paths.container(id), container.logPath);
+  await runtimeOf(s, container).reopenLog(container);
 }

@@ -1,4 +1,5 @@
 import { BerthError, messageOf } from '../errors.ts';
+import type { RuntimeHandler } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { reapContainer, startError } from './exit.ts';
@@ -31,6 +32,14 @@ export async function startContainer(s: Services, id: string): Promise<void> {
     s.containers.update(id, { startedAt });
     await s.faults.at('StartContainer.recorded');
   });
+}
+
+/** @throws BerthError `precondition` when the configuration has lost the handler of the container's pod */
+export function runtimeOf(s: Services, { sandboxId }: Pick<ContainerRecord, 'sandboxId'>): RuntimeHandler {
+  const { runtimeHandler } = s.sandboxes.require(sandboxId);
+  const runtime = s.runtimes.get(runtimeHandler);
+  if (runtime !== undefined) return runtime;
+  throw new BerthError('precondition', `the handler "${runtimeHandler}" is not configured any more`);
 }
 
 /** @throws BerthError `notFound` for what is not listed, too. */

@@ -24,12 +24,13 @@ export class ExitWatch {
   }
 
   /**
-   * Calls `onExit` when the process has ended (at once if it has already), and keeps it as what
+   * Calls `onExit` when the process has ended or the promise is kept (at once if it has already), and keeps it as what
    * {@link ended} waits for. While it fails it is called again: with a full disk an end cannot be recorded
    * yet, but must not be forgotten.
    */
-  watch(id: string, process: ProcessIdentity | undefined, onExit: () => Promise<void>): void {
-    const gone = process === undefined ? Promise.resolve() : this.#poller.watchExit(process);
+  watch(id: string, process: ProcessIdentity | Promise<void> | undefined, onExit: () => Promise<void>): void {
+    const isProcess = process !== undefined && 'pid' in process;
+    const gone = isProcess ? this.#poller.watchExit(process) : Promise.resolve(process);
     this.#ended.set(
       id,
       gone.then(

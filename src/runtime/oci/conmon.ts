@@ -6,6 +6,7 @@ import { BerthError, isErrno } from '../../errors.ts';
 import type { ContainerPaths } from '../../paths.ts';
 import { helperMark } from '../../sys/helpers.ts';
 import { spawnChild } from '../../sys/spawn.ts';
+import { RuntimeCreateError } from '../handler.ts';
 import { type OciRuntime, RUNTIME_TIMEOUT_MS, readPidFile, runtimeMessage } from './runtime.ts';
 
 /** What conmon needs to know to create one container. */
@@ -30,14 +31,6 @@ export interface Started {
   /** The container's init. */
   pid: number;
   conmonPid: number;
-}
-
-/** The OCI runtime refused to create the container; the message is the runtime's own. */
-export class RuntimeCreateError extends BerthError {
-  constructor(message: string) {
-    super('internal', message);
-    this.name = 'RuntimeCreateError';
-  }
 }
 
 const STDERR_FD = 2;

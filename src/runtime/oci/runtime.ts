@@ -100,7 +100,7 @@ export class OciRuntime {
    *
    * @throws BerthError `internal` with the runtime's message when there is no such command; the signal's reason
    */
-  async exec(id: string, options: RuntimeExecOptions): Promise<number> {
+  async startProcess(id: string, options: RuntimeExecOptions): Promise<number> {
     const { files, stdio, signal } = options;
     const args = [
       ...[...this.globalArgs(files.log), 'exec', '--detach'],

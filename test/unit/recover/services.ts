@@ -9,6 +9,7 @@ import { Database } from '../../../src/persist/database.ts';
 import { RecordStore } from '../../../src/persist/record-store.ts';
 import type { SandboxRecord } from '../../../src/sandbox/record.ts';
 import type { Services } from '../../../src/services.ts';
+import { isAlive } from '../../../src/sys/process-identity.ts';
 import { KeyedMutex } from '../../../src/util/keyed-mutex.ts';
 import { SingleFlight } from '../../../src/util/single-flight.ts';
 import { container, sandbox } from '../cri/records.ts';
@@ -46,7 +47,12 @@ export function fakeServices() {
   };
   const logAt = (level: string) => (fields: Record<string, unknown>, message: string) =>
     void machine.logged.push({ level, fields, message });
-  const runtime = { isStarted: machine.isStarted, delete: machine.delete };
+  const runtime = {
+    isStarted: machine.isStarted,
+    delete: machine.delete,
+    isMonitored: ({ conmon }: ContainerRecord) => conmon !== undefined && isAlive(conmon),
+    ended: ({ conmon }: ContainerRecord) => conmon,
+  };
   const s = partial<Services>('services', {
     paths,
     bootId: 'this boot',

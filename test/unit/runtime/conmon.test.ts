@@ -3,13 +3,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Paths } from '../../../src/paths.ts';
-import {
-  type ConmonOptions,
-  conmonArgs,
-  parseSync,
-  RuntimeCreateError,
-  readExit,
-} from '../../../src/runtime/oci/conmon.ts';
+import { RuntimeCreateError } from '../../../src/runtime/handler.ts';
+import { type ConmonOptions, conmonArgs, parseSync, readExit } from '../../../src/runtime/oci/conmon.ts';
 import { OciRuntime, readPidFile, runtimeMessage } from '../../../src/runtime/oci/runtime.ts';
 
 const runtime = (systemdCgroup = false) =>

@@ -1,0 +1,125 @@
+import type { Readable, Writable } from 'node:stream';
+import type { Attachment, AttachmentSinks } from '../container/attachments.ts';
+import type { ContainerRecord } from '../container/record.ts';
+import { BerthError } from '../errors.ts';
+import type { Signal } from '../signals.ts';
+import type { Process } from '../spec/types.ts';
+import type { ProcessIdentity } from '../sys/process-identity.ts';
+
+/** What may be known of a container that is asked about. */
+export type HandledContainer = Pick<ContainerRecord, 'id' | 'sandboxId' | 'config' | 'logPath' | 'conmon'>;
+
+/**
+ * One runtime handler: whatever makes pods' processes, be it a program with runc's command line or a containerd
+ * shim. The bundle of a container or pause container holds its config.json when it is made; its root file system
+ * is mounted.
+ *
+ * The way that an end is told is the same for all: the log is complete first, then the exit file is
+ * written, then what {@link ended} named is over. A mark `oom` in the bundle says that the OOM killer struck.
+ */
+export interface RuntimeHandler {
+  /** The program. */
+  readonly path: string;
+  /** It looks at what is in the network namespace when the pause container is made, as a VM's does. */
+  readonly needsNetworkFirst: boolean;
+
+  /** Creates and starts a pause container, with /dev/null for stdio. Returns its init's pid. */
+  run(id: string, bundle: string, pidFile: string): Promise<number>;
+
+  /**
+   * Creates a container whose command does not run yet, and what keeps its stdio.
+   *
+   * @throws RuntimeCreateError when the runtime refused the configuration; BerthError otherwise
+   */
+  create(container: HandledContainer): Promise<CreatedContainer>;
+
+  start(id: string): Promise<void>;
+
+  /** Whether the container's command was started: false while the init waits for `start`. */
+  isStarted(id: string): Promise<boolean>;
+
+  /** Sends a signal to the container's init. */
+  kill(id: string, signal: Signal): Promise<void>;
+
+  /** Kills what is left of a container or pause container and forgets it; an unknown one counts as removed. */
+  delete(id: string): Promise<void>;
+
+  /** True while there is somebody who will tell how the container ends. */
+  isMonitored(container: HandledContainer): boolean;
+
+  /** The process or the promise whose end means that all about the container's end is written. */
+  ended(container: HandledContainer): ProcessIdentity | Promise<void> | undefined;
+
+  /**
+   * Starts a process in a running container.
+   *
+   * @throws BerthError `internal` with the runtime's message when there is no such command; the signal's reason
+   */
+  exec(id: string, process: Process, options: ExecOptions, signal: AbortSignal): Promise<ExecProcess>;
+
+  /** Returns when output goes to a new file of the log's name. Over a file that nobody has moved does nothing. */
+  reopenLog(container: HandledContainer): Promise<void>;
+
+  /**
+   * Joins a client to the container's streams; output is what comes from now on.
+   *
+   * @throws Error when the container's stdio is gone
+   */
+  attach(container: HandledContainer, sinks: AttachmentSinks): Attachment;
+
+  /** Sets the size of the container's terminal. @throws BerthError `precondition` */
+  resizeTerminal(container: HandledContainer, size: TerminalSize): Promise<void>;
+}
+
+/** A container's processes as they were made, as the host numbers them. */
+export interface CreatedContainer {
+  /** The container's init. */
+  pid: number;
+  /** The process that keeps its stdio while berthd is away. */
+  monitorPid: number;
+}
+
+/** Which streams of a new process are wanted; the others are /dev/null. */
+export interface ExecOptions {
+  command: string[];
+  tty: boolean;
+  stdin: boolean;
+  stdout: boolean;
+  stderr: boolean;
+  /** The size that a new terminal gets before the command runs, if one is known by then. */
+  initialSize?: () => TerminalSize | undefined;
+}
+
+/** A terminal's size in characters. */
+export interface TerminalSize {
+  width: number;
+  height: number;
+}
+
+/** A command that runs in a container. */
+export interface ExecProcess {
+  /** Resolves with its code, or 128 + signal; never rejects. */
+  exited: Promise<number>;
+  /** With a terminal, writing is typing. */
+  stdin?: Writable;
+  /** With a terminal, all output. */
+  stdout?: Readable;
+  stderr?: Readable;
+  /** Without a terminal, does nothing. */
+  resize(size: TerminalSize): void;
+  /** SIGKILL to the command and, where the runtime can, its process group. Not to be called once it has exited. */
+  kill(): void;
+  /**
+   * Lets go of the streams: the command sees the end of its input and, on writing, a broken pipe; a terminal
+   * hangs up, which sends SIGHUP. Repeatable.
+   */
+  release(): void;
+}
+
+/** The runtime refused to create the container; the message is the runtime's own. */
+export class RuntimeCreateError extends BerthError {
+  constructor(message: string) {
+    super('internal', message);
+    this.name = 'RuntimeCreateError';
+  }
+}
