@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { hostname as nodeName } from 'node:os';
 import { join } from 'node:path';
 import { type CgroupName, cgroupName } from '../../cgroups/index.ts';
+import { handlerConfig } from '../config/handler.ts';
 import { BerthError, during, invalid, messageOf } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Attachment } from '../network/attachment.ts';
@@ -205,6 +206,8 @@ async function startPause(
     namespaces: Object.fromEntries(kinds.map((kind) => [kind, join(paths.namespaces, kind)])),
     cgroupsPath: cgroup.cgroupsPath,
     pauseBinary: s.config.pause,
+    allowedAnnotations:
+      handlerConfig(s.config, s.sandboxes.require(id).runtimeHandler)?.allowed_annotations ?? [],
     rootfs: paths.rootfs,
     host: s.host,
     seccomp: await loadSeccomp(
