@@ -20,7 +20,8 @@ import { RecordStore } from './persist/record-store.ts';
 import { recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
 import { ExitWatch } from './runtime/exit-watch.ts';
-import { OciRuntime } from './runtime/oci/runtime.ts';
+import type { RuntimeHandler } from './runtime/handler.ts';
+import { OciHandler, type OciHandlerOptions } from './runtime/oci/handler.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
@@ -89,7 +90,8 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const watcher = new ConfWatcher(config.network.conf_dir, log);
   await watcher.refresh();
   const services = await build(config, log, { paths, db, poller, watcher });
-  await services.images.sweep();
+  // What it removes is settled at once; the removing takes as long as it likes.
+  void services.images.sweep();
   const sampler = new Sampler(services, config.stats.interval * 1000);
   const recovered = recover(services);
   const repairs = recovered.then(() => new Repairs(services));
@@ -130,6 +132,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
   const containers = new RecordStore<ContainerRecord>(db, 'containers', 'container', {
     sandbox_id: (c) => c.sandboxId,
   });
+  const attachments = new Attachments(poller);
   if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
   return {
     config,
@@ -148,16 +151,17 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
       root: paths.images,
       hostsDir: config.images.registry_config_dir,
       pinnedGlobs: config.pinned_images,
+      used: () => usedImages(containers.values()),
       logger: log,
     }),
-    runtimes: runtimes(config, paths, cgroupDriver),
+    runtimes: runtimes(config, cgroupDriver, { paths, poller, attachments }),
     missing: await probeHandlers(config, paths),
     sandboxes,
     containers,
     events: new Events(sandboxes, containers),
     exits: new ExitWatch(poller, log),
     streaming: await listenForStreams(config.streaming, log),
-    attachments: new Attachments(poller),
+    attachments,
     stopLoops: new StopLoops(),
     openFiles: new OpenFileCounts(),
     layerUsage: new WritableLayerUsage(log),
@@ -176,13 +180,21 @@ function listenForStreams(config: Config['streaming'], log: Logger): Promise<Str
 }
 
 /** The default handler is also known under the empty name, which is what a pod without RuntimeClass asks for. */
-function runtimes(config: Config, paths: Paths, driver: CgroupDriver): Map<string, OciRuntime> {
-  const map = new Map<string, OciRuntime>();
+function runtimes(
+  config: Config,
+  driver: CgroupDriver,
+  parts: Pick<OciHandlerOptions, 'paths' | 'poller' | 'attachments'>,
+): Map<string, RuntimeHandler> {
+  const map = new Map<string, RuntimeHandler>();
   for (const [name, { type, path }] of Object.entries(config.runtimes)) {
     if (type !== 'oci') {
       throw new BerthError('unimplemented', `runtimes.${name}.type: "shim" is not supported yet; use "oci"`);
     }
-    map.set(name, new OciRuntime({ path, root: paths.runtime(name), systemdCgroup: driver === 'systemd' }));
+    const root = parts.paths.runtime(name);
+    map.set(
+      name,
+      new OciHandler({ ...parts, path, root, systemdCgroup: driver === 'systemd', conmon: config.conmon }),
+    );
   }
   const standard = map.get(config.default_runtime);
   if (standard !== undefined) map.set('', standard);

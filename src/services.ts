@@ -13,7 +13,7 @@ import type { Cni } from './network/cni.ts';
 import type { Paths } from './paths.ts';
 import type { RecordStore } from './persist/record-store.ts';
 import type { ExitWatch } from './runtime/exit-watch.ts';
-import type { OciRuntime } from './runtime/oci/runtime.ts';
+import type { RuntimeHandler } from './runtime/handler.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { HostFacts } from './spec/host.ts';
 import type { Readings } from './stats/readings.ts';
@@ -41,7 +41,7 @@ export interface Services {
   readonly images: Images;
   readonly poller: Poller;
   /** By handler name; the default also under the empty name. */
-  readonly runtimes: ReadonlyMap<string, OciRuntime>;
+  readonly runtimes: ReadonlyMap<string, RuntimeHandler>;
   /** What each of these handlers cannot do on this node, by the same names. */
   readonly missing: ReadonlyMap<string, MissingFeatures>;
   readonly sandboxes: RecordStore<SandboxRecord>;
