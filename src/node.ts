@@ -5,6 +5,7 @@ import type { Config } from './config/schema.ts';
 import { Attachments } from './container/attachments.ts';
 import type { ContainerRecord } from './container/record.ts';
 import { StopLoops } from './container/stop-loop.ts';
+import { usedImages } from './container/used-images.ts';
 import { BerthError } from './errors.ts';
 import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';

@@ -3,16 +3,13 @@ import type { RemoveImageResponse } from '../../proto/gen/runtime/v1/RemoveImage
 import { invalid } from '../../src/errors.ts';
 import type { Services } from '../../src/services.ts';
 
-/** RemoveImage: all names of the image. Absent is done; one that a container uses stays. */
+/** RemoveImage: all names of the image. Absent is done; containers keep the content that they use. */
 export async function removeImage(
   s: Services,
   request: RemoveImageRequest__Output,
 ): Promise<RemoveImageResponse> {
   const name = request.image?.image ?? '';
   if (name === '') throw invalid('image.image', 'is required');
-  const used = new Set(
-    [...s.containers.values()].flatMap((c) => [c.imageId, ...c.imageVolumes.map((v) => v.imageId)]),
-  );
-  await s.images.remove(name, { inUse: (id) => used.has(id) });
+  await s.images.remove(name);
   return {};
 }

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { type FileHandle, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError, isErrno } from '../errors.ts';
@@ -142,15 +142,19 @@ export class ContentStore {
     await rm(trash, { force: true });
   }
 
-  /** Removes files that no record names; for the start, when nothing is being fetched. */
+  /**
+   * Removes files that no record names, as left by an earlier daemon. What is half fetched is listed before
+   * the first await, so fetching may begin at once.
+   */
   async sweep(): Promise<void> {
-    for (const name of await readdir(join(this.#root, 'ingest'))) {
+    for (const name of readdirSync(join(this.#root, 'ingest'))) {
       await rm(join(this.#root, 'ingest', name), { force: true });
     }
     for (const algorithm of ['sha256', 'sha512']) {
       for (const hex of await readdir(join(this.#root, 'content', algorithm))) {
         const digest = `${algorithm}:${hex}`;
         const row = this.#db.get('SELECT size FROM blobs WHERE digest = ?', digest);
+        // In the same turn, so that it cannot be fetched in between.
         if (row === undefined) await this.remove(digest);
       }
     }

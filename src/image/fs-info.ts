@@ -6,10 +6,13 @@ export interface ImageFsUsage {
   mountpoint: string;
   /** Nanoseconds since 1970. */
   timestamp: bigint;
-  /** Allocated bytes of unpacked layers, plus the bytes of stored blobs. */
+  /** Allocated bytes of unpacked layers and stored blobs. */
   usedBytes: bigint;
   inodesUsed: bigint;
 }
+
+/** Bytes that a blob's file takes: whole blocks, of 4096 bytes on the file systems in use. */
+export const ALLOCATED = '(size + 4095) / 4096 * 4096';
 
 /** From the records: exact for what is stored, and cheap, as the kubelet asks every ten seconds. */
 export function fsInfo(db: Database, mountpoint: string): ImageFsUsage {
@@ -17,7 +20,7 @@ export function fsInfo(db: Database, mountpoint: string): ImageFsUsage {
     'SELECT ifnull(sum(size), 0) AS size, ifnull(sum(inodes), 0) AS inodes FROM layers',
   );
   const blobs = db.get<{ size: bigint; count: bigint }>(
-    'SELECT ifnull(sum(size), 0) AS size, count(*) AS count FROM blobs',
+    `SELECT ifnull(sum(${ALLOCATED}), 0) AS size, count(*) AS count FROM blobs`,
   );
   return {
     mountpoint,

@@ -14,6 +14,7 @@ import { list } from './list.ts';
 import { MAX_MANIFEST_BYTES } from './manifest.ts';
 import { pinnedMatcher } from './pinned.ts';
 import { hostPlatform, type Platform } from './platform.ts';
+import { unusedImages } from './prune.ts';
 import { type PullOptions, Pulls } from './pull.ts';
 import type { RegistryAuth } from './registry/auth.ts';
 import { CLOCKS, type Clocks } from './registry/http.ts';
@@ -22,6 +23,10 @@ import { remove } from './remove.ts';
 import { resolve } from './status.ts';
 import { ImageStore } from './store.ts';
 import type { Image } from './types.ts';
+import { type DiskUsage, diskUsage } from './usage.ts';
+
+/** Between two collections, milliseconds. */
+const COLLECT_MS = 60_000;
 
 export interface ImagesOptions {
   db: Database;
@@ -38,6 +43,8 @@ export interface ImagesOptions {
   platform?: Platform;
   /** Default: patient. */
   clocks?: Clocks;
+  /** Ids of the images that containers use. Default: none. */
+  used?: () => ReadonlySet<string>;
 }
 
 /** The images of this node: one method a verb, each in a file of its own. */
@@ -47,6 +54,8 @@ export class Images {
   readonly #pulls: Pulls;
   readonly #closing = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
+  readonly #used: () => ReadonlySet<string>;
+  readonly #ticks: NodeJS.Timeout;
 
   constructor(options: ImagesOptions) {
     const { db, root, faults = noFaults } = options;
@@ -61,6 +70,8 @@ export class Images {
       faults,
       fetches: new Fetches(content, faults),
     };
+    this.#used = options.used ?? (() => new Set());
+    this.#ticks = setInterval(() => this.#collectLater(), COLLECT_MS).unref();
     const { hostsDir, clocks = CLOCKS } = options;
     this.#pulls = new Pulls({ ...this.#deps, registries: { hostsDir, clocks, trust: new Trust() } });
   }
@@ -100,32 +111,59 @@ export class Images {
     return fsInfo(this.#options.db, this.#deps.layers.root);
   }
 
+  /** What takes how much of the disk, from the records. */
+  diskUsage(): Promise<DiskUsage> {
+    const { db } = this.#options;
+    return diskUsage({ ...this.#deps, db, used: this.#used, mountpoint: this.#deps.layers.root });
+  }
+
   /**
-   * Removes the image that an id or name means, with all its names, and what only it needed.
+   * Removes the image that an id or name means, with all its names, and what only it needed; see `remove`.
    *
    * @returns false when there is none, which is done, too
-   * @throws BerthError `precondition` when `inUse` says so of its id
    */
-  async remove(refOrId: string, options: { inUse: (id: string) => boolean }): Promise<boolean> {
-    const removed = remove(this.#deps.store, refOrId, options.inUse);
+  async remove(refOrId: string): Promise<boolean> {
+    const removed = remove(this.#deps.store, refOrId, this.#used());
     if (removed) await this.collect();
     return removed;
   }
 
-  /** Removes blobs and layers that nothing refers to. */
-  collect(): Promise<void> {
-    return collect({ db: this.#options.db, ...this.#deps });
+  /**
+   * Removes what nothing needs; with `images` also those that no container uses, unless they are pinned.
+   *
+   * @returns the images that were removed, and the bytes that became free
+   */
+  async prune(options: { images: boolean }): Promise<{ images: Image[]; freedBytes: bigint }> {
+    const { db } = this.#options;
+    const before = fsInfo(db, this.#deps.layers.root).usedBytes;
+    const images = options.images ? unusedImages(this.#deps.store, this.#used()) : [];
+    for (const { id } of images) this.#deps.store.delete(id);
+    await this.collect();
+    return { images, freedBytes: before - fsInfo(db, this.#deps.layers.root).usedBytes };
   }
 
-  /** Removes what an earlier daemon left half done. Once, before any pull or import. */
+  /**
+   * Removes blobs and layers that nothing refers to. Happens by itself after each removal, each failed pull
+   * and once a minute.
+   */
+  collect(): Promise<void> {
+    return collect({ db: this.#options.db, used: this.#used, ...this.#deps });
+  }
+
+  /**
+   * Removes what an earlier daemon left half done. Once, before any pull or import is begun; what is to be
+   * removed is settled when this returns, and pulls may go on while it is being removed.
+   */
   async sweep(): Promise<void> {
-    await this.#deps.content.sweep();
-    await this.#deps.layers.sweep();
-    await this.collect();
+    const sweeping = Promise.all([this.#deps.content.sweep(), this.#deps.layers.sweep()]).then(() =>
+      this.collect(),
+    );
+    await this.#inBackground(sweeping);
   }
 
   /** Ends pulls and imports under way and waits until they have put away what they began. Repeatable. */
   async close(): Promise<void> {
+    clearInterval(this.#ticks);
     this.#closing.abort(new BerthError('cancelled', 'berthd is shutting down'));
     await Promise.allSettled(this.#running);
   }
@@ -146,11 +184,17 @@ export class Images {
   }
 
   #collectLater(): void {
-    const collecting = this.collect().catch((err: unknown) => {
+    void this.#inBackground(this.collect());
+  }
+
+  /** Waited for at the end; a failure is logged, and the next collection tries again. */
+  async #inBackground(work: Promise<unknown>): Promise<void> {
+    const running = work.catch((err: unknown) => {
       this.#options.logger.warn({ err }, 'removing unused blobs and layers failed');
     });
-    this.#running.add(collecting);
-    void collecting.finally(() => this.#running.delete(collecting));
+    this.#running.add(running);
+    await running;
+    this.#running.delete(running);
   }
 
   /** The image's config blob as JSON text, for verbose answers. */

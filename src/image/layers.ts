@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
-import { chmod, chown, lstat, mkdir, readdir, utimes } from 'node:fs/promises';
+import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
+import { chmod, chown, lstat, mkdir, utimes } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { BerthError } from '../errors.ts';
@@ -10,6 +10,7 @@ import { orAborted } from '../util/abort.ts';
 import { SingleFlight } from '../util/single-flight.ts';
 import type { Growth } from './growth.ts';
 import { joinOrDo } from './join.ts';
+import { Semaphore } from './semaphore.ts';
 import type { UnpackResult } from './unpack/protocol.ts';
 import { unpackLayer } from './unpack/run.ts';
 import { UnpackSlots } from './unpack/slots.ts';
@@ -21,6 +22,11 @@ import { UnpackSlots } from './unpack/slots.ts';
 const UNPACK_SLOTS = Math.min(Math.max(availableParallelism(), 2), 8) + 1;
 /** Milliseconds for removing one layer's files. */
 const REMOVE_MS = 600_000;
+/** Layers removed at once: it must not take the disk from pods. */
+const REMOVALS = 2;
+/** Bytes of the unit of `st_blocks` (stat(2)). */
+const BLOCK = 512;
+const NEVER = new AbortController().signal;
 /** Prefix of folders that are no layers: being unpacked, or being removed. */
 const TEMPORARY = '.tmp-';
 
@@ -58,6 +64,7 @@ export class LayerStore {
   readonly #db: Database;
   readonly #inFlight = new SingleFlight<void>();
   readonly #slots = new UnpackSlots(UNPACK_SLOTS);
+  readonly #removals = new Semaphore(REMOVALS);
 
   constructor(root: string, db: Database) {
     this.#root = join(root, 'layers');
@@ -142,8 +149,9 @@ export class LayerStore {
          ON CONFLICT (chain_id) DO UPDATE SET dir = excluded.dir`,
         chainId,
         dir,
-        BigInt(result.size),
-        BigInt(result.inodes),
+        // With the folder that holds `fs`.
+        BigInt(result.size + lstatSync(join(this.#root, dir)).blocks * BLOCK),
+        BigInt(result.inodes + 1),
         result.opaqueRoot ? 1n : 0n,
       );
     });
@@ -185,15 +193,21 @@ export class LayerStore {
     await this.#removeTree(trash);
   }
 
-  /** Removes folders that no record names; for the start, when nothing is being unpacked. */
+  /**
+   * Removes folders that no record names, as left by an earlier daemon. Which these are is settled before the
+   * first await, so unpacking may begin at once.
+   */
   async sweep(): Promise<void> {
     const known = new Set(this.#db.all<{ dir: string }>('SELECT dir FROM layers').map((row) => row.dir));
-    for (const name of await readdir(this.#root)) if (!known.has(name)) await this.#removeTree(name);
-  }
-
-  /** Resolves when no unpacking is under way. */
-  settled(): Promise<void> {
-    return this.#inFlight.settled();
+    const leftovers = readdirSync(this.#root).flatMap((name) => {
+      if (known.has(name)) return [];
+      if (name.startsWith(TEMPORARY)) return [name];
+      // A new layer might get this name.
+      const trash = `${TEMPORARY}${randomBytes(6).toString('hex')}`;
+      renameSync(join(this.#root, name), join(this.#root, trash));
+      return [trash];
+    });
+    await Promise.all(leftovers.map((name) => this.#removeTree(name)));
   }
 
   /**
@@ -202,10 +216,9 @@ export class LayerStore {
    */
   async #removeTree(name: string): Promise<void> {
     const path = join(this.#root, name);
-    const result = await run(['rm', '-rf', '--one-file-system', '--', path], {
-      timeoutMs: REMOVE_MS,
-      maxOutput: 4096,
-    });
+    const result = await this.#removals.run(NEVER, () =>
+      run(['rm', '-rf', '--one-file-system', '--', path], { timeoutMs: REMOVE_MS, maxOutput: 4096 }),
+    );
     if (result.code !== 0)
       throw new BerthError('internal', `removing ${path}: ${result.stderr.toString().trim()}`);
   }

@@ -7,10 +7,12 @@ interface ImageRecord {
   size: bigint;
   config: ImageConfig;
   chainIds: string[];
+  /** Removed for everyone but the containers that use it, which keep its content. */
+  isHidden?: true;
 }
 
 /** An image that has all its blobs and layers. */
-export interface NewImage extends ImageRecord {
+export interface NewImage extends Omit<ImageRecord, 'isHidden'> {
   id: string;
   /** Digests of all its blobs, the config among them. */
   blobs: readonly string[];
@@ -46,7 +48,7 @@ export class ImageStore {
     const known = this.#images.get(id);
     if (known !== undefined) return known;
     const record = this.#records.get(id);
-    if (record === undefined) return undefined;
+    if (record === undefined || record.isHidden === true) return undefined;
     const names = this.#namesOf(id).sort();
     const image: Image = {
       id,
@@ -121,6 +123,25 @@ export class ImageStore {
     for (const name of this.#namesOf(id)) this.#names.delete(name);
     this.#records.delete(id);
     this.#images.delete(id);
+  }
+
+  /** Takes an image's names and lists it no more; its content stays until it is deleted. */
+  hide(id: string): void {
+    const record = this.#records.get(id);
+    if (record === undefined) return;
+    const hidden: ImageRecord = { ...record, isHidden: true };
+    this.#db.transaction(() => {
+      this.#db.run('DELETE FROM image_names WHERE image_id = ?', id);
+      this.#db.run('UPDATE images SET record = ? WHERE id = ?', encodeRecord(hidden), id);
+    });
+    for (const name of this.#namesOf(id)) this.#names.delete(name);
+    this.#records.set(id, hidden);
+    this.#images.delete(id);
+  }
+
+  /** Ids of the images that are hidden. */
+  hidden(): string[] {
+    return Array.from(this.#records).flatMap(([id, { isHidden }]) => (isHidden === true ? [id] : []));
   }
 
   #namesOf(id: string): string[] {

@@ -10,6 +10,8 @@ let berthd: Berthd;
 let pods: Pods;
 let pod: Pod;
 let imageId: string;
+/** The image's archive. */
+let data: Buffer;
 
 beforeAll(async () => {
   berthd = await Berthd.start();
@@ -29,7 +31,8 @@ beforeAll(async () => {
     ]),
   ]);
   imageId = image.id;
-  await importImage(await ociArchive(image, { 'org.opencontainers.image.ref.name': NAME }));
+  data = await ociArchive(image, { 'org.opencontainers.image.ref.name': NAME });
+  await importImage(data);
   const empty = buildImage([]);
   await importImage(
     await ociArchive(empty, { 'org.opencontainers.image.ref.name': 'localhost/berth-test/empty:1' }),
@@ -93,11 +96,14 @@ describe('a mount of an image', () => {
     await pods.removeContainer(id);
   });
 
-  it('keeps the image while the container is there', async () => {
-    const id = await pods.create(pod, { command: ['true'], mounts: [volume()] });
-    expect(await refusal(berthd.client.image('RemoveImage', { image: { image: NAME } }))).toMatchObject({
-      kind: 'precondition',
-    });
+  it('keeps its content when the image is removed, as long as the container is there', async () => {
+    const id = await pods.start(pod, { command: ['sleep', '1000'], mounts: [volume()] });
+    const { image } = await berthd.client.image('ImageStatus', { image: { image: NAME } });
+    await berthd.client.image('RemoveImage', { image: { image: NAME } });
+    expect((await berthd.client.image('ImageStatus', { image: { image: NAME } })).image).toBeNull();
+    expect(await pods.ask(id, 'cat /volume/models/a/weights')).toBe('new');
+    await importImage(data);
+    expect((await berthd.client.image('ImageStatus', { image: { image: NAME } })).image).toEqual(image);
     await pods.removeContainer(id);
   });
 

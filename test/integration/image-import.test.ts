@@ -354,7 +354,7 @@ describe('a layer', () => {
     }
     expect(fixture.images.list()).toHaveLength(2);
     expect(readdirSync(join(fixture.root, 'layers'))).toHaveLength(3);
-    await fixture.images.remove('app:0', { inUse: () => false });
+    await fixture.images.remove('app:0');
     expect(readdirSync(join(fixture.root, 'layers'))).toHaveLength(2);
     expect(fixture.images.get('app:0')).toBeUndefined();
     expect(fixture.images.get('app:1')).toBeDefined();
@@ -397,16 +397,96 @@ describe('a daemon that starts', () => {
 });
 
 describe('removing', () => {
-  it('is refused while a container uses the image, takes all names, and is repeatable', async () => {
-    const image = await importLayers([{ name: 'a', content: 'x' }]);
-    await expect(fixture.images.remove(image.id, { inUse: (id) => id === image.id })).rejects.toMatchObject({
-      kind: 'precondition',
-    });
-    expect(fixture.images.fsInfo()).toMatchObject({ mountpoint: join(fixture.root, 'layers') });
-    expect(await fixture.images.remove('example.com/team/app:1', { inUse: () => false })).toBe(true);
-    expect(await fixture.images.remove(image.id, { inUse: () => false })).toBe(false);
+  it('takes all names, frees what only it needed, and is repeatable', async () => {
+    const shared: Entry[] = [{ name: 'shared', content: 'x' }];
+    const image = await importLayers(shared, [{ name: 'a', content: 'x' }]);
+    expect(await fixture.images.remove('example.com/team/app:1')).toBe(true);
+    expect(await fixture.images.remove(image.id)).toBe(false);
     await expectNothingLeft();
     expect(fixture.images.fsInfo()).toMatchObject({ usedBytes: 0n, inodesUsed: 0n });
+  });
+
+  it('leaves its content to the containers that use it, until they have gone', async () => {
+    const used = new Set<string>();
+    await fixture.close();
+    fixture = imageFixture({ used: () => used });
+    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    const [dir = ''] = fixture.images.lowerdirs(image);
+    used.add(image.id);
+    expect(await fixture.images.remove(image.id)).toBe(true);
+    expect(await fixture.images.remove(image.id)).toBe(false);
+    expect(fixture.images.list()).toEqual([]);
+    expect(fixture.images.get('example.com/team/app:1')).toBeUndefined();
+    await fixture.images.collect();
+    expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('x');
+    expect((await fixture.images.diskUsage()).removedBytes).toBeGreaterThan(0n);
+    // Also over a restart.
+    const later = new Images({ ...fixtureOptions(), pinnedGlobs: [], used: () => used });
+    await later.sweep();
+    expect(later.list()).toEqual([]);
+    expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('x');
+    await later.close();
+    // It may come back meanwhile, and is then an image as any other.
+    expect(await importLayers([{ name: 'a', content: 'x' }])).toEqual(image);
+    expect(fixture.images.lowerdirs(image)).toEqual([dir]);
+    await fixture.images.remove(image.id);
+    used.clear();
+    await fixture.images.collect();
+    await expectNothingLeft();
+  });
+
+  it('of all that no container uses spares pinned images', async () => {
+    const used = new Set<string>();
+    await fixture.close();
+    fixture = imageFixture({ used: () => used, pinnedGlobs: ['example.com/team/pinned:*'] });
+    const add = async (name: string): Promise<Image> => {
+      const built = buildImage([await layer([{ name, content: name.repeat(10_000) }])]);
+      const names = { 'io.containerd.image.name': `example.com/team/${name}:1` };
+      const [image] = await fixture.images.importArchive(streamOf(await ociArchive(built, names)));
+      return image as Image;
+    };
+    const [pinned, busy, idle] = [await add('pinned'), await add('busy'), await add('idle')];
+    used.add(busy.id);
+    expect(await fixture.images.prune({ images: false })).toEqual({ images: [], freedBytes: 0n });
+    const { images, freedBytes } = await fixture.images.prune({ images: true });
+    expect(images.map(({ id }) => id)).toEqual([idle.id]);
+    expect(freedBytes).toBeGreaterThan(40_000n);
+    expect(new Set(fixture.images.list().map(({ id }) => id))).toEqual(new Set([pinned.id, busy.id]));
+  });
+});
+
+describe('the use of the disk', () => {
+  it('is told to the block, of all and of each image', async () => {
+    const shared: Entry[] = [
+      { name: 'd/', type: 'directory' },
+      { name: 'd/shared', content: 'x'.repeat(100_001) },
+      { name: 'd/again', type: 'link', linkname: 'd/shared' },
+    ];
+    const first = await importLayers(shared, [{ name: 'a', content: 'a'.repeat(5000) }]);
+    const second = await importLayers(shared, [{ name: 'b', content: 'b'.repeat(50_000) }]);
+    const du = (...paths: string[]): bigint[] =>
+      spawnSync('du', ['-s', '--block-size=1', ...paths.map((path) => join(fixture.root, path))])
+        .stdout.toString()
+        .trim()
+        .split('\n')
+        .map((line) => BigInt(line.split('\t')[0] ?? 0));
+    const folders = ['layers', 'content/sha256'].reduce(
+      (sum, path) => sum + BigInt(statSync(join(fixture.root, path)).blocks * 512),
+      0n,
+    );
+    const [layers = 0n, blobs = 0n] = du('layers', 'content/sha256');
+    const { usedBytes, inodesUsed } = fixture.images.fsInfo();
+    expect(usedBytes).toBe(layers + blobs - folders);
+    const found = spawnSync('find', [fixture.root, '-mindepth', '1', '-printf', '%i\n']).stdout.toString();
+    // content, content/sha256, content/sha512, ingest and layers are there without any image.
+    expect(inodesUsed).toBe(BigInt(new Set(found.trim().split('\n')).size - 5));
+    const usage = await fixture.images.diskUsage();
+    expect(usage.blobBytes).toBe(blobs - BigInt(statSync(join(fixture.root, 'content/sha256')).blocks * 512));
+    const [a, b] = [first, second].map(({ id }) => usage.images.find(({ image }) => image.id === id));
+    expect((a?.bytes ?? 0n) + (b?.uniqueBytes ?? 0n)).toBe(usedBytes);
+    expect(a?.uniqueBytes).toBeLessThan(b?.uniqueBytes ?? 0n);
+    await fixture.images.remove(second.id);
+    expect(fixture.images.fsInfo().usedBytes).toBe(usedBytes - (b?.uniqueBytes ?? 0n));
   });
 });
 

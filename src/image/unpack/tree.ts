@@ -15,6 +15,9 @@ const MAX_PATH = 3072;
 /** The kernel's own bound on symlinks in one path (path_resolution(7)). */
 const MAX_SYMLINKS = 40;
 
+const FREE_STEPS = 1_000_000;
+const STEPS_PER_INODE = 50;
+
 /** A path of the layer for a system call; names are bytes, kept as latin1 text. */
 export function bytes(path: string): Buffer {
   return Buffer.from(path === '' ? '/' : path, 'latin1');
@@ -51,6 +54,7 @@ export class LayerTree {
   /** Modification times of described directories by real path, set at the end: each new child changes them. */
   readonly #times = new Map<string, bigint>();
   #inodes = 0;
+  #steps = 0;
 
   constructor(maxInodes: number) {
     this.#maxInodes = maxInodes;
@@ -105,6 +109,7 @@ export class LayerTree {
     let links = 0;
     for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
       if (next === '' || next === '.') continue;
+      this.#step();
       if (next === '..') {
         real = real.slice(0, Math.max(0, real.lastIndexOf('/')));
         continue;
@@ -127,6 +132,17 @@ export class LayerTree {
       }
     }
     return real;
+  }
+
+  /**
+   * Bounds the looking up of parents, which remembered results keep to one step a directory: only an archive
+   * that replaces directories and symlinks over and over, so that they are forgotten, needs many more.
+   */
+  #step(): void {
+    this.#steps += 1;
+    if (this.#steps > FREE_STEPS + STEPS_PER_INODE * this.#inodes) {
+      throw new BerthError('invalid', 'layer: replaces directories on long paths over and over');
+    }
   }
 
   #imply(path: string, whiteout: Stats | undefined): void {
