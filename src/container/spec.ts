@@ -20,6 +20,7 @@ import { isAlive } from '../sys/process-identity.ts';
 import { openInRoot } from '../sys/safe-path.ts';
 import type { Mount } from './config.ts';
 import { makeMountSources } from './mount-sources.ts';
+import { checkPropagation } from './propagation.ts';
 import type { ContainerRecord } from './record.ts';
 
 /** /etc/passwd and /etc/group of real images stay far below this; bytes. */
@@ -43,6 +44,7 @@ export async function containerSpec(
   const { network, ipc, user } = sandbox.config.security.namespaces;
   const rootfs = s.paths.container(container.id).rootfs;
   await makeMountSources(config.mounts);
+  await checkPropagation(config.mounts);
   const [devices, seccomp, resolved] = await Promise.all([
     findDevices(config.devices),
     loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),

@@ -280,6 +280,12 @@ describe('CreateContainer refuses, naming the field, and leaves nothing:', () =>
     ['an absent device', device({ host_path: '/dev/no-such' }), /^config\.devices\[0\]\.host_path: /],
     ['a device that is a file', device({ host_path: '/etc/passwd' }), /^config\.devices\[0\]\.host_path: /],
     ['permissions of no kind', device({ permissions: 'rwx' }), /^config\.devices\[0\]\.permissions: /],
+    [
+      'an SELinux type',
+      security({ selinux_options: { type: 'container_t', level: 's0:c1,c2' } }),
+      /security_context\.selinux_options\.type: SELinux labels are not applied/,
+      'unimplemented',
+    ],
     ['a CDI device without a class', { CDI_devices: [{ name: 'v=d' }] }, /^config\.CDI_devices\[0\]\.name: /],
     [
       'a CDI device that is not there',

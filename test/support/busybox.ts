@@ -12,9 +12,15 @@ export const BUSYBOX = 'localhost/berth-test/busybox:1';
 
 /**
  * A docker archive of the host's busybox with the libraries that it needs, and all its applets. Beside root
- * and nobody it knows the user `app` (1000, group 1001, member of 2000); `config` adds to the image's.
+ * and nobody it knows the user `app` (1000, group 1001, member of 2000); `config` adds to the image's, `links` are
+ * symlinks by their paths in the image.
  */
-export async function busyboxArchive(name: string, command: string[], config: object = {}): Promise<Buffer> {
+export async function busyboxArchive(
+  name: string,
+  command: string[],
+  config: object = {},
+  links: Readonly<Record<string, string>> = {},
+): Promise<Buffer> {
   const layer = pack();
   for (const dir of ['bin', 'etc', 'dev', 'proc', 'sys', 'root'])
     layer.entry({ name: dir, type: 'directory', mode: 0o755 });
@@ -31,6 +37,7 @@ export async function busyboxArchive(name: string, command: string[], config: ob
   for (const applet of applets.filter((a) => a !== '' && a !== 'busybox')) {
     layer.entry({ name: `bin/${applet}`, type: 'symlink', linkname: 'busybox' });
   }
+  for (const [name, linkname] of Object.entries(links)) layer.entry({ name, type: 'symlink', linkname });
   layer.finalize();
   const layerTar = await buffer(layer);
   const digest = createHash('sha256').update(layerTar).digest('hex');
