@@ -282,7 +282,7 @@ describe('CreateContainer refuses, naming the field, and leaves nothing:', () =>
     ['permissions of no kind', device({ permissions: 'rwx' }), /^config\.devices\[0\]\.permissions: /],
     [
       'an SELinux type',
-      security({ selinux_options: { type: 'container_t', level: 's0:c1,c2' } }),
+      linux({ selinux_options: { type: 'container_t', level: 's0:c1,c2' } }),
       /security_context\.selinux_options\.type: SELinux labels are not applied/,
       'unimplemented',
     ],
