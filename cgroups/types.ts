@@ -149,7 +149,7 @@ export interface MemoryDetails {
 export interface CgroupDetails extends CgroupStats {
   readonly memoryDetails: MemoryDetails;
   readonly hugepages: readonly HugepageStats[];
-  readonly resources: Resources;
+  readonly cpuLimits: Pick<Resources, 'cpuShares' | 'cpuPeriod' | 'cpuQuota'>;
   /** Processes of the subtree, ascending. */
   readonly processes: readonly number[];
 }

@@ -7,6 +7,7 @@ import type { StreamContainerStatsRequest__Output } from '../proto/gen/runtime/v
 import type { StreamContainersRequest__Output } from '../proto/gen/runtime/v1/StreamContainersRequest.ts';
 import type { StreamImagesRequest__Output } from '../proto/gen/runtime/v1/StreamImagesRequest.ts';
 import type { StreamPodSandboxesRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxesRequest.ts';
+import type { StreamPodSandboxMetricsRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxMetricsRequest.ts';
 import type { StreamPodSandboxStatsRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxStatsRequest.ts';
 import type { ContainerRecord } from '../src/container/record.ts';
 import type { SandboxRecord } from '../src/sandbox/record.ts';
@@ -19,6 +20,7 @@ import { pullImage } from './image-service/pull-image.ts';
 import { removeImage } from './image-service/remove-image.ts';
 import { toContainer } from './mapping/container.ts';
 import { filterContainers, filterSandboxes } from './mapping/filters.ts';
+import { encodeMetricsResponse } from './mapping/metrics.ts';
 import { toPodSandbox } from './mapping/sandbox.ts';
 import { attachRpc } from './runtime-service/attach.ts';
 import { containerStatsRpc } from './runtime-service/container-stats.ts';
@@ -31,7 +33,7 @@ import { collectStats, listContainerStats } from './runtime-service/list-contain
 import { listContainers } from './runtime-service/list-containers.ts';
 import { listMetricDescriptors } from './runtime-service/list-metric-descriptors.ts';
 import { listPodSandbox } from './runtime-service/list-pod-sandbox.ts';
-import { collectPodMetrics, listPodSandboxMetrics } from './runtime-service/list-pod-sandbox-metrics.ts';
+import { encodedPodMetrics, listPodSandboxMetrics } from './runtime-service/list-pod-sandbox-metrics.ts';
 import { collectSandboxStats, listPodSandboxStats } from './runtime-service/list-pod-sandbox-stats.ts';
 import { podSandboxStatsRpc } from './runtime-service/pod-sandbox-stats.ts';
 import { podSandboxStatus } from './runtime-service/pod-sandbox-status.ts';
@@ -108,12 +110,16 @@ const imageHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> =
 const CHUNK_BYTES = 1024 * 1024;
 
 /** Sends a list in pieces. */
-async function sendChunks<T>(items: readonly T[], send: (chunk: T[]) => Promise<void>): Promise<void> {
+async function sendChunks<T>(
+  items: readonly T[],
+  send: (chunk: T[]) => Promise<void>,
+  // Close enough, and the encoding's own length would cost encoding twice.
+  sizeOf = (item: T) => JSON.stringify(item).length,
+): Promise<void> {
   let chunk: T[] = [];
   let bytes = 0;
   for (const item of items) {
-    // Close enough, and the encoding's own length would cost encoding twice.
-    bytes += JSON.stringify(item).length;
+    bytes += sizeOf(item);
     chunk.push(item);
     if (bytes < CHUNK_BYTES) continue;
     await send(chunk);
@@ -183,11 +189,15 @@ export function runtimeService(
         ),
       quiet,
     ),
-    StreamPodSandboxMetrics: serverStream(
+    StreamPodSandboxMetrics: serverStream<StreamPodSandboxMetricsRequest__Output, Buffer>(
       'StreamPodSandboxMetrics',
       context,
       async (_request, send) =>
-        sendChunks(await collectPodMetrics(s), (chunk) => send({ pod_sandbox_metrics: chunk })),
+        sendChunks(
+          await encodedPodMetrics(s),
+          (chunk) => send(encodeMetricsResponse(chunk)),
+          ({ length }) => length,
+        ),
       quiet,
     ),
     GetContainerEvents: serverStream<GetEventsRequest__Output, ContainerEventResponse>(
@@ -200,7 +210,12 @@ export function runtimeService(
 }
 
 /** Methods of the runtime service that answer bytes. */
-export const ENCODED_LISTS = ['ListPodSandbox', 'ListContainers'] as const;
+export const ENCODED_LISTS = [
+  'ListPodSandbox',
+  'ListContainers',
+  'ListPodSandboxMetrics',
+  'StreamPodSandboxMetrics',
+] as const;
 
 function serialize(
   definition: ServiceDefinition,

@@ -102,17 +102,24 @@ export class V1Manager implements CgroupManager {
   }
 
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
-    const stats = this.stats(path);
-    if (stats === undefined) return undefined;
-    const [memoryDir, hugetlbDir] = [this.#dir(path, 'memory'), this.#dir(path, 'hugetlb')];
-    // One hierarchy will do: OCI runtimes put a process into the same place of all.
-    const dir = this.#dir(path, 'pids') ?? memoryDir;
+    if (!this.exists(path)) return undefined;
+    const dir = (controller: string) => this.#dir(path, controller) ?? NOWHERE;
+    const timestampNs = BigInt(Date.now()) * 1_000_000n;
+    const stat = memory.readStat(dir('memory'));
+    const hugetlbDir = this.#dir(path, 'hugetlb');
     return {
-      ...stats,
-      memoryDetails: memory.details(memoryDir ?? NOWHERE),
+      timestampNs,
+      cpu: cpu.stats(dir('cpu'), dir('cpuacct')),
+      cpuLimits: cpu.readResources(dir('cpu')),
+      memory: memory.stats(dir('memory'), stat),
+      memoryDetails: memory.details(dir('memory'), stat),
       hugepages: hugetlbDir === undefined ? [] : hugetlb.stats(hugetlbDir, pageSizes),
-      resources: this.readResources(path),
-      processes: dir === undefined ? [] : procsOf([dir]),
+      pids: pids.stats(dir('pids')),
+      io: io.stats(dir('blkio')),
+      psi: this.#psi(path),
+      oomKills: this.oomKills(path),
+      // One hierarchy will do: OCI runtimes put a process into the same place of all.
+      processes: procsOf([dir(this.#mountOf.has('pids') ? 'pids' : 'memory')]),
     };
   }
 

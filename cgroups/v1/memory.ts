@@ -18,10 +18,15 @@ function atLeast0(value: bigint): bigint {
   return value < 0n ? 0n : value;
 }
 
-export function stats(dir: string): MemoryStats {
+/** Values of memory.stat, the most costly of the files. */
+export function readStat(dir: string): (key: string) => bigint | undefined {
+  return flatReader(readOptional(dir, 'memory.stat'));
+}
+
+/** @param stat of memory.stat, when the caller has read it */
+export function stats(dir: string, stat = readStat(dir)): MemoryStats {
   const usageBytes = parseUint(readOptional(dir, 'memory.usage_in_bytes'));
   const limitBytes = limit(dir, LIMIT);
-  const stat = flatReader(readOptional(dir, 'memory.stat'));
   // total_* covers the subtree, as every v2 figure does.
   const inactive = stat('total_inactive_file');
   const workingSetBytes =
@@ -50,8 +55,7 @@ export function stats(dir: string): MemoryStats {
   };
 }
 
-export function details(dir: string): MemoryDetails {
-  const stat = flatReader(readOptional(dir, 'memory.stat'));
+export function details(dir: string, stat = readStat(dir)): MemoryDetails {
   const uint = (file: string) => parseUint(readOptional(dir, file));
   return {
     kernelBytes: uint('memory.kmem.usage_in_bytes'),

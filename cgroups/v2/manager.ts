@@ -84,14 +84,21 @@ export class V2Manager implements CgroupManager {
   }
 
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
-    const stats = this.stats(path);
-    if (stats === undefined) return undefined;
     const dir = this.#dir(path);
+    if (!existsSync(dir)) return undefined;
+    const timestampNs = BigInt(Date.now()) * 1_000_000n;
+    const stat = memory.readStat(dir);
     return {
-      ...stats,
-      memoryDetails: memory.details(dir),
+      timestampNs,
+      cpu: cpu.stats(dir),
+      cpuLimits: cpu.readResources(dir),
+      memory: memory.stats(dir, stat),
+      memoryDetails: memory.details(dir, stat),
       hugepages: hugetlb.stats(dir, pageSizes),
-      resources: this.readResources(path),
+      pids: pids.stats(dir),
+      io: io.stats(dir),
+      psi: psiStats(dir),
+      oomKills: memory.oomKills(dir),
       processes: procsOf([dir]),
     };
   }

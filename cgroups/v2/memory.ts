@@ -7,10 +7,15 @@ function atLeast0(value: bigint): bigint {
   return value < 0n ? 0n : value;
 }
 
-export function stats(dir: string): MemoryStats {
+/** Values of memory.stat, the most costly of the files. */
+export function readStat(dir: string): (key: string) => bigint | undefined {
+  return flatReader(readOptional(dir, 'memory.stat'));
+}
+
+/** @param stat of memory.stat, when the caller has read it */
+export function stats(dir: string, stat = readStat(dir)): MemoryStats {
   const usageBytes = parseUint(readOptional(dir, 'memory.current'));
   const limitBytes = limited(parseMax(readOptional(dir, 'memory.max')));
-  const stat = flatReader(readOptional(dir, 'memory.stat'));
   const inactive = stat('inactive_file');
   const workingSetBytes =
     usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
@@ -31,8 +36,7 @@ export function stats(dir: string): MemoryStats {
   };
 }
 
-export function details(dir: string): MemoryDetails {
-  const stat = flatReader(readOptional(dir, 'memory.stat'));
+export function details(dir: string, stat = readStat(dir)): MemoryDetails {
   const low = parseMax(readOptional(dir, 'memory.low'));
   return {
     // Since kernel 5.18.

@@ -1,9 +1,8 @@
-import type { Metric } from '../../proto/gen/runtime/v1/Metric.ts';
 import type { MetricDescriptor } from '../../proto/gen/runtime/v1/MetricDescriptor.ts';
-import type { PodSandboxMetrics } from '../../proto/gen/runtime/v1/PodSandboxMetrics.ts';
 import type { PodMetrics, Series } from '../../src/metrics/collect.ts';
 import { BASE_LABELS, families } from '../../src/metrics/families.ts';
 import type { Family } from '../../src/metrics/family.ts';
+import { bytesFields, textFields, varintField } from '../protobuf-writer.ts';
 
 const NS_PER_SECOND = 1_000_000_000n;
 
@@ -12,33 +11,50 @@ export function toDescriptors(): MetricDescriptor[] {
   return families.map(({ name, help, labels }) => ({ name, help, label_keys: [...BASE_LABELS, ...labels] }));
 }
 
-export function toPodSandboxMetrics({ sandboxId, pod, containers }: PodMetrics): PodSandboxMetrics {
-  return {
-    pod_sandbox_id: sandboxId,
-    metrics: pod.flatMap(toMetrics),
-    container_metrics: containers.map((series) => ({
-      container_id: series.containerId,
-      metrics: toMetrics(series),
-    })),
-  };
+/**
+ * CRI's PodSandboxMetrics, encoded. A scrape of a hundred pods is ten thousand metrics whose labels are
+ * nearly all the same: with those encoded once for each container it takes a fraction of the time.
+ */
+export function encodePodMetrics({ sandboxId, pod, containers }: PodMetrics): Buffer {
+  const inContainers = containers.map((series) =>
+    Buffer.concat([textFields(1, [series.containerId]), bytesFields(2, encodeMetrics(series))]),
+  );
+  return Buffer.concat([
+    textFields(1, [sandboxId]),
+    bytesFields(2, pod.flatMap(encodeMetrics)),
+    bytesFields(3, inContainers),
+  ]);
 }
 
-function toMetrics({ base, timestampNs, measured }: Series): Metric[] {
-  const timestamp = String(timestampNs);
-  return families.flatMap((family) =>
-    family.read(measured).map(({ labels, value }) => ({
-      name: family.name,
-      timestamp,
-      metric_type: family.type === 'counter' ? ('COUNTER' as const) : ('GAUGE' as const),
-      label_values: labels.length === 0 ? [...base] : [...base, ...labels],
-      value: { value: toUint64(family, value) },
-    })),
-  );
+/** `pod_metrics` of ListPodSandboxMetricsResponse, `pod_sandbox_metrics` of the streamed form: the same field. */
+export function encodeMetricsResponse(pods: readonly Buffer[]): Buffer {
+  return bytesFields(1, pods);
+}
+
+/** What is the same in all metrics of a family; COUNTER is 0, the default. */
+const heads = new Map(
+  families.map((family) => [
+    family,
+    Buffer.concat([textFields(1, [family.name]), varintField(3, family.type === 'gauge' ? 1n : 0n)]),
+  ]),
+);
+
+/** CRI's Metric for each sample. */
+function encodeMetrics({ base, timestampNs, measured }: Series): Buffer[] {
+  // In all metrics of the series.
+  const common = Buffer.concat([varintField(2, timestampNs), textFields(4, base)]);
+  const metrics: Buffer[] = [];
+  for (const [family, head] of heads) {
+    for (const { labels, value } of family.read(measured)) {
+      const own = labels.length === 0 ? [] : [textFields(4, labels)];
+      const uint64 = bytesFields(5, [varintField(1, toUint64(family, value))]);
+      metrics.push(Buffer.concat([head, common, ...own, uint64]));
+    }
+  }
+  return metrics;
 }
 
 /** CRI has whole numbers only, so that seconds lose their fractions; berthd's own metrics keep them. */
-function toUint64({ unit }: Family, value: bigint): number | string {
-  const whole = unit === 'nanoseconds' ? value / NS_PER_SECOND : value;
-  // Numbers are much cheaper to encode than their digits.
-  return whole <= Number.MAX_SAFE_INTEGER ? Number(whole) : String(whole);
+function toUint64({ unit }: Family, value: bigint): bigint {
+  return unit === 'nanoseconds' ? value / NS_PER_SECOND : value;
 }

@@ -1,15 +1,13 @@
-import type { ListPodSandboxMetricsResponse } from '../../proto/gen/runtime/v1/ListPodSandboxMetricsResponse.ts';
-import type { PodSandboxMetrics } from '../../proto/gen/runtime/v1/PodSandboxMetrics.ts';
 import { collectMetrics } from '../../src/metrics/collect.ts';
 import type { Services } from '../../src/services.ts';
-import { toPodSandboxMetrics } from '../mapping/metrics.ts';
+import { encodeMetricsResponse, encodePodMetrics } from '../mapping/metrics.ts';
 
-/** ListPodSandboxMetrics. */
-export async function listPodSandboxMetrics(s: Services): Promise<ListPodSandboxMetricsResponse> {
-  return { pod_metrics: await collectPodMetrics(s) };
+/** ListPodSandboxMetrics: the answer's bytes. */
+export async function listPodSandboxMetrics(s: Services): Promise<Buffer> {
+  return encodeMetricsResponse(await encodedPodMetrics(s));
 }
 
-/** What the streamed form sends in pieces. */
-export async function collectPodMetrics(s: Services): Promise<PodSandboxMetrics[]> {
-  return (await collectMetrics(s)).map(toPodSandboxMetrics);
+/** The metrics of each pod as bytes, of which the streamed form makes messages. */
+export async function encodedPodMetrics(s: Services): Promise<Buffer[]> {
+  return (await collectMetrics(s)).map(encodePodMetrics);
 }

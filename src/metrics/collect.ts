@@ -98,8 +98,8 @@ async function containerSeries(
   const { metadata } = sandbox.config;
   const image = config.image.userSpecifiedImage || config.image.image;
   // The caller's own number: on v2 the kernel has but a weight made from it.
-  const cpuShares = now.resources.cpuShares ?? cgroup.resources.cpuShares;
-  const details = { ...cgroup, resources: { ...cgroup.resources, cpuShares } };
+  const cpuShares = now.resources.cpuShares ?? cgroup.cpuLimits.cpuShares;
+  const details = { ...cgroup, cpuLimits: { ...cgroup.cpuLimits, cpuShares } };
   return {
     containerId: id,
     base: [record.cgroup.path, id, image, config.metadata.name, metadata.name, metadata.namespace],

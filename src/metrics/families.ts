@@ -14,7 +14,7 @@ const ns = { unit: 'nanoseconds' } as const;
 function ifLimited(
   value: (c: CgroupDetails) => bigint | undefined,
 ): (c: CgroupDetails) => bigint | undefined {
-  return (c) => ((c.resources.cpuQuota ?? -1n) > 0n ? value(c) : undefined);
+  return (c) => ((c.cpuLimits.cpuQuota ?? -1n) > 0n ? value(c) : undefined);
 }
 
 const cpu: readonly Family[] = [
@@ -222,9 +222,13 @@ const processes: readonly Family[] = [
   ),
 ];
 
-/** The kernel's "unlimited" is 0 here, as with cAdvisor. */
+/** Unlimited is 0 here, as with cAdvisor. */
 function limit(value: bigint | undefined): bigint {
-  return value === undefined || value < 0n ? 0n : value;
+  return value ?? 0n;
+}
+
+function withSwap({ limitBytes, swapLimitBytes }: CgroupDetails['memory']): bigint | undefined {
+  return limitBytes === undefined || swapLimitBytes === undefined ? undefined : limitBytes + swapLimitBytes;
 }
 
 const spec: readonly Family[] = [
@@ -232,23 +236,21 @@ const spec: readonly Family[] = [
     'gauge',
     'spec_cpu_period',
     'Period of the CPU quota, in microseconds.',
-    (c) => c.resources.cpuPeriod,
+    (c) => c.cpuLimits.cpuPeriod,
   ),
   ofCgroup(
     'gauge',
     'spec_cpu_quota',
     'CPU time in each period, in microseconds; not told without a quota.',
-    ifLimited((c) => c.resources.cpuQuota),
+    ifLimited((c) => c.cpuLimits.cpuQuota),
   ),
-  ofCgroup('gauge', 'spec_cpu_shares', 'Weight among others, 2 to 262144.', (c) => c.resources.cpuShares),
-  ofCgroup('gauge', 'spec_memory_limit_bytes', 'Memory limit; 0: none.', (c) =>
-    limit(c.resources.memoryLimitBytes),
-  ),
+  ofCgroup('gauge', 'spec_cpu_shares', 'Weight among others, 2 to 262144.', (c) => c.cpuLimits.cpuShares),
+  ofCgroup('gauge', 'spec_memory_limit_bytes', 'Memory limit; 0: none.', (c) => limit(c.memory.limitBytes)),
   ofCgroup('gauge', 'spec_memory_reservation_limit_bytes', 'Memory kept from reclaim; 0: none.', (c) =>
     limit(c.memoryDetails.reservationBytes),
   ),
   ofCgroup('gauge', 'spec_memory_swap_limit_bytes', 'Limit of memory and swap together; 0: none.', (c) =>
-    limit(c.resources.memorySwapLimitBytes),
+    limit(withSwap(c.memory)),
   ),
   family('gauge', 'start_time_seconds', 'Start, in seconds since 1970.', (m) => sample(m.startedAt), ns),
   family(

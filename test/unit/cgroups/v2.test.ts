@@ -100,7 +100,7 @@ describe('stats', () => {
         reservationBytes: 1_048_576n,
       },
       hugepages: [{ pageSize: '2MB', usageBytes: 4_194_304n }],
-      resources: { cpuQuota: 50_000n },
+      cpuLimits: { cpuQuota: 50_000n },
       processes: [7, 12],
     });
     put('pod/memory.low', '0\n');

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { CgroupDetails } from '../../../cgroups/types.ts';
-import { toDescriptors, toPodSandboxMetrics } from '../../../cri/mapping/metrics.ts';
-import type { Series } from '../../../src/metrics/collect.ts';
+import { encodeMetricsResponse, encodePodMetrics, toDescriptors } from '../../../cri/mapping/metrics.ts';
+import { loadProtos } from '../../../proto/load.ts';
+import type { PodMetrics, Series } from '../../../src/metrics/collect.ts';
 import { BASE_LABELS, families } from '../../../src/metrics/families.ts';
 import type { Measured } from '../../../src/metrics/family.ts';
 
@@ -51,13 +52,7 @@ const CGROUP: CgroupDetails = {
   },
   oomKills: 71n,
   hugepages: [{ pageSize: '2MB', usageBytes: 72n, maxUsageBytes: 73n }],
-  resources: {
-    cpuPeriod: 81n,
-    cpuQuota: 82n,
-    cpuShares: 83n,
-    memoryLimitBytes: 84n,
-    memorySwapLimitBytes: -1n,
-  },
+  cpuLimits: { cpuPeriod: 81n, cpuQuota: 82n, cpuShares: 83n },
   processes: [100, 101],
 };
 function line(seconds: bigint) {
@@ -81,18 +76,29 @@ const FULL: Measured = {
 
 const BASE = ['/p/c1', 'c1', 'shop/app:1', 'app', 'web', 'default'];
 
+const { ListPodSandboxMetrics, StreamPodSandboxMetrics } = loadProtos().runtimeService;
+
+/** As the kubelet gets it. */
+function received(metrics: PodMetrics) {
+  const bytes = encodeMetricsResponse([encodePodMetrics(metrics)]);
+  const [one] = ListPodSandboxMetrics.responseDeserialize(bytes).pod_metrics;
+  expect(StreamPodSandboxMetrics.responseDeserialize(bytes).pod_sandbox_metrics).toEqual([one]);
+  if (one === undefined) throw new Error('no pod');
+  return one;
+}
+
 /** All samples of a container as `name{own labels}` → value. */
 function samples(measured: Measured): Record<string, string> {
   const series: Series = { base: BASE, timestampNs: CGROUP.timestampNs, measured };
-  const { container_metrics } = toPodSandboxMetrics({
+  const { container_metrics } = received({
     sandboxId: 'sb1',
     pod: [],
     containers: [{ ...series, containerId: 'c1' }],
   });
   return Object.fromEntries(
-    (container_metrics?.[0]?.metrics ?? []).map((metric) => {
-      const own = (metric.label_values ?? []).slice(BASE.length);
-      return [`${metric.name?.replace('container_', '')}{${own.join()}}`, String(metric.value?.value)];
+    (container_metrics[0]?.metrics ?? []).map((metric) => {
+      const own = metric.label_values.slice(BASE.length);
+      return [`${metric.name.replace('container_', '')}{${own.join()}}`, metric.value?.value ?? ''];
     }),
   );
 }
@@ -162,9 +168,9 @@ describe('the families', () => {
       'spec_cpu_period{}': '81',
       'spec_cpu_quota{}': '82',
       'spec_cpu_shares{}': '83',
-      'spec_memory_limit_bytes{}': '84',
+      'spec_memory_limit_bytes{}': '22',
       'spec_memory_reservation_limit_bytes{}': '37',
-      'spec_memory_swap_limit_bytes{}': '0',
+      'spec_memory_swap_limit_bytes{}': '52',
       'start_time_seconds{}': '91',
       'last_seen{}': '92',
       'pressure_cpu_waiting_seconds_total{}': '61',
@@ -178,6 +184,11 @@ describe('the families', () => {
 
   it('tell nothing of what is unknown', () => {
     expect(samples({ deviceName: FULL.deviceName })).toEqual({});
+    const unlimited = { ...CGROUP, memory: { ...CGROUP.memory, limitBytes: undefined } };
+    expect(samples({ ...FULL, cgroup: unlimited })).toMatchObject({
+      'spec_memory_limit_bytes{}': '0',
+      'spec_memory_swap_limit_bytes{}': '0',
+    });
     const names = Object.keys(
       samples({
         ...FULL,
@@ -194,17 +205,39 @@ describe('the families', () => {
   });
 
   it('tell of no throttling without a quota', () => {
-    const unlimited = { ...CGROUP, resources: { ...CGROUP.resources, cpuQuota: -1n } };
+    const unlimited = { ...CGROUP, cpuLimits: { ...CGROUP.cpuLimits, cpuQuota: -1n } };
     expect(Object.keys(samples({ ...FULL, cgroup: unlimited })).join()).not.toMatch(/cfs|spec_cpu_quota/);
   });
 });
 
 describe('what the kubelet gets', () => {
+  it.each([0n, 1n, 127n, 128n, 2n ** 31n - 1n, 2n ** 31n, 2n ** 53n + 1n, MAX64])(
+    'keeps %d whole',
+    (value) => {
+      const cgroup = { ...CGROUP, memory: { ...CGROUP.memory, rssBytes: value } };
+      expect(samples({ cgroup, deviceName: FULL.deviceName })['memory_rss{}']).toBe(String(value));
+    },
+  );
+
+  it('keeps text of any length and script', () => {
+    const base = ['/ä/€/🚢', 'x'.repeat(127), 'x'.repeat(128), 'y'.repeat(20_000), '', 'default'];
+    const series: Series = { base, timestampNs: 1n, measured: FULL };
+    const got = received({
+      sandboxId: 's'.repeat(64),
+      pod: [series],
+      containers: [{ ...series, containerId: 'c'.repeat(64) }],
+    });
+    expect(got.pod_sandbox_id).toBe('s'.repeat(64));
+    expect(got.container_metrics[0]?.container_id).toBe('c'.repeat(64));
+    expect(got.metrics[0]?.label_values.slice(0, 6)).toEqual(base);
+    expect(got.container_metrics[0]?.metrics).toEqual(got.metrics);
+  });
+
   it('has a descriptor for each name, whose label keys are as many as each sample’s values', () => {
     const descriptors = new Map(toDescriptors().map((d) => [d.name, d]));
     expect(descriptors.size).toBe(families.length);
     const series: Series = { base: BASE, timestampNs: CGROUP.timestampNs, measured: FULL };
-    const { pod_sandbox_id, metrics = [] } = toPodSandboxMetrics({
+    const { pod_sandbox_id, metrics } = received({
       sandboxId: 'sb1',
       pod: [series],
       containers: [],
@@ -212,11 +245,11 @@ describe('what the kubelet gets', () => {
     expect(pod_sandbox_id).toBe('sb1');
     expect(new Set(metrics.map(({ name }) => name))).toEqual(new Set(descriptors.keys()));
     for (const { name, label_values, timestamp, metric_type } of metrics) {
-      expect(descriptors.get(name)?.label_keys, name).toHaveLength(label_values?.length ?? 0);
-      expect(label_values?.slice(0, 6)).toEqual(BASE);
+      expect(descriptors.get(name)?.label_keys, name).toHaveLength(label_values.length);
+      expect(label_values.slice(0, 6)).toEqual(BASE);
       expect(timestamp).toBe('1700000000123456789');
       expect(metric_type).toBe(
-        name !== 'container_fs_inodes_total' && /(_total|failcnt)$/.test(name ?? '') ? 'COUNTER' : 'GAUGE',
+        name !== 'container_fs_inodes_total' && /(_total|failcnt)$/.test(name) ? 'COUNTER' : 'GAUGE',
       );
     }
   });
