@@ -6,16 +6,18 @@ import type { NetworkInterfaceUsage } from '../../proto/gen/runtime/v1/NetworkIn
 import type { NetworkUsage } from '../../proto/gen/runtime/v1/NetworkUsage.ts';
 import type { PodSandboxStats } from '../../proto/gen/runtime/v1/PodSandboxStats.ts';
 import type { PsiStats } from '../../proto/gen/runtime/v1/PsiStats.ts';
+import type { UInt64Value } from '../../proto/gen/runtime/v1/UInt64Value.ts';
 import type { ContainerStats as DomainStats } from '../../src/stats/container-stats.ts';
 import type { NetworkStats, SandboxStats } from '../../src/stats/sandbox-stats.ts';
 import type { InterfaceCounters } from '../../src/sys/namespaces.ts';
+import { int64 } from './int64.ts';
 
 /** What is unknown is absent, never 0: the kubelet takes a 0 for a measurement. */
 export function toContainerStats(
   { record, cgroup, usageNanoCores, swapAvailableBytes, writableLayer }: DomainStats,
   mountpoint: string,
 ): ContainerStats {
-  const timestamp = String(cgroup.timestampNs);
+  const timestamp = int64(cgroup.timestampNs);
   return {
     attributes: {
       id: record.id,
@@ -35,7 +37,7 @@ export function toContainerStats(
       ? {}
       : {
           writable_layer: {
-            timestamp: String(writableLayer.timestampNs),
+            timestamp: int64(writableLayer.timestampNs),
             fs_id: { mountpoint },
             used_bytes: value(writableLayer.usedBytes),
             inodes_used: value(writableLayer.inodesUsed),
@@ -49,7 +51,7 @@ export function toPodSandboxStats(
   { record, cgroup, usageNanoCores, processes, network, containers }: SandboxStats,
   mountpoint: string,
 ): PodSandboxStats {
-  const timestamp = String(cgroup.timestampNs);
+  const timestamp = int64(cgroup.timestampNs);
   return {
     attributes: {
       id: record.id,
@@ -70,7 +72,7 @@ export function toPodSandboxStats(
 
 function toCpu({ timestampNs, cpu, psi }: CgroupUsage, usageNanoCores: bigint | undefined): CpuUsage {
   return {
-    timestamp: String(timestampNs),
+    timestamp: int64(timestampNs),
     usage_core_nano_seconds: value(cpu.usageNs),
     usage_nano_cores: value(usageNanoCores),
     psi: toPsi(psi?.cpu),
@@ -79,7 +81,7 @@ function toCpu({ timestampNs, cpu, psi }: CgroupUsage, usageNanoCores: bigint | 
 
 function toMemory({ timestampNs, memory, psi }: CgroupUsage): MemoryUsage {
   return {
-    timestamp: String(timestampNs),
+    timestamp: int64(timestampNs),
     working_set_bytes: value(memory.workingSetBytes),
     available_bytes: value(memory.availableBytes),
     usage_bytes: value(memory.usageBytes),
@@ -92,7 +94,7 @@ function toMemory({ timestampNs, memory, psi }: CgroupUsage): MemoryUsage {
 
 function toNetwork({ timestampNs, standard, interfaces }: NetworkStats): NetworkUsage {
   return {
-    timestamp: String(timestampNs),
+    timestamp: int64(timestampNs),
     default_interface: standard === undefined ? null : toInterface(standard),
     interfaces: interfaces.map(toInterface),
   };
@@ -108,8 +110,8 @@ function toInterface(i: InterfaceCounters): NetworkInterfaceUsage {
   };
 }
 
-function value(v: bigint | undefined): { value: string } | null {
-  return v === undefined ? null : { value: String(v) };
+function value(v: bigint | undefined): UInt64Value | null {
+  return v === undefined ? null : { value: int64(v) };
 }
 
 function toPsi(psi: Psi | undefined): PsiStats | null {
@@ -118,5 +120,5 @@ function toPsi(psi: Psi | undefined): PsiStats | null {
 }
 
 function toPsiData(line: PsiLine) {
-  return { Total: String(line.totalNs), Avg10: line.avg10, Avg60: line.avg60, Avg300: line.avg300 };
+  return { Total: int64(line.totalNs), Avg10: line.avg10, Avg60: line.avg60, Avg300: line.avg300 };
 }
