@@ -2,6 +2,7 @@ import { chmod, mkdir, rm, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
+import type { CollectGarbageRequest__Output } from '../proto/gen/berth/v1/CollectGarbageRequest.ts';
 import type { ImportImageRequest__Output } from '../proto/gen/berth/v1/ImportImageRequest.ts';
 import type { PullImageRequest__Output } from '../proto/gen/berth/v1/PullImageRequest.ts';
 import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
@@ -9,6 +10,8 @@ import { loadProtos } from '../proto/load.ts';
 import { BerthError, isErrno } from '../src/errors.ts';
 import type { Services } from '../src/services.ts';
 import { answeringBytes } from './encoded-list.ts';
+import { collectGarbageRpc } from './node-service/collect-garbage.ts';
+import { diskUsageRpc } from './node-service/disk-usage.ts';
 import { importImage } from './node-service/import-image.ts';
 import { info } from './node-service/info.ts';
 import { pullWithProgress } from './node-service/pull-image.ts';
@@ -57,6 +60,10 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
       'Node.PullImage',
       context,
       (request, send, signal) => pullWithProgress(s, request, send, signal),
+    ),
+    DiskUsage: unary('DiskUsage', context, () => diskUsageRpc(s), { quiet: true }),
+    CollectGarbage: unary<CollectGarbageRequest__Output, unknown>('CollectGarbage', context, (request) =>
+      collectGarbageRpc(s, request),
     ),
     Info: unary('Info', context, () => info(s), { early: true, quiet: true }),
   });

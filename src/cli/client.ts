@@ -15,8 +15,8 @@ import { UnreachableError, UsageError } from './errors.ts';
 type Runtime = Protos['runtimeService'];
 type Image = Protos['imageService'];
 type Node = Protos['node'];
-type RequestOf<M> = M extends MethodDefinition<infer I, infer _O, infer _IO, infer _OO> ? I : never;
-type ResponseOf<M> = M extends MethodDefinition<infer _I, infer _O, infer _IO, infer OO> ? OO : never;
+type RequestOf<M> = M extends { requestSerialize: (message: infer I) => Buffer } ? I : never;
+type ResponseOf<M> = M extends { responseDeserialize: (bytes: Buffer) => infer O } ? O : never;
 /** Without the index signature that grpc-js puts beside the methods. */
 type Methods<D> = keyof { [K in keyof D as string extends K ? never : K]: D[K] };
 /** Names of the calls with one answer; the others would need another method of the client. */
@@ -126,6 +126,16 @@ export class Client {
       ResponseOf<Image[K]>
     >;
     return this.#unary(definition, request, settings);
+  }
+
+  /** What images take of the disk. @throws BerthError unimplemented from daemons that are not berthd */
+  diskUsage(): Promise<ResponseOf<Node['DiskUsage']>> {
+    return this.#unary(this.#protos.node.DiskUsage, {});
+  }
+
+  /** Removes garbage and, on request, unused images. @throws BerthError unimplemented from daemons that are not berthd */
+  collectGarbage(request: { images: boolean }): Promise<ResponseOf<Node['CollectGarbage']>> {
+    return this.#unary(this.#protos.node.CollectGarbage, request, { timeoutMs: 0 });
   }
 
   /** berth's own service. @throws BerthError unimplemented from daemons that are not berthd */

@@ -31,6 +31,8 @@ const VERBS: readonly { name: string; summary: string; load: () => Promise<Verb>
   { name: 'pull', summary: 'pull an image from its registry', load: () => import('./verbs/pull.ts') },
   { name: 'import', summary: 'add the images of a tar archive', load: () => import('./verbs/import.ts') },
   { name: 'rmi', summary: 'remove images', load: () => import('./verbs/rmi.ts') },
+  { name: 'du', summary: 'show what images take of the disk', load: () => import('./verbs/du.ts') },
+  { name: 'gc', summary: 'remove what nothing needs', load: () => import('./verbs/gc.ts') },
   { name: 'logs', summary: 'print the log of a container', load: () => import('./verbs/logs.ts') },
   { name: 'exec', summary: 'run a command in a container', load: () => import('./verbs/exec.ts') },
   {
@@ -151,7 +153,7 @@ class Session {
 
   context(command: Command): Context {
     const options = command.optsWithGlobals<GlobalOptions>();
-    const { stdin, stdout, stderr, signal } = this.io;
+    const { stdin, stdout, stderr, env, signal } = this.io;
     return {
       client: () => {
         this.#client ??= this.#connect(options);
@@ -161,6 +163,7 @@ class Session {
       stdout,
       stderr,
       stdin,
+      env,
       signal,
     };
   }

@@ -1,20 +1,15 @@
 import { BerthError, kindOf } from '../errors.ts';
 import type { Client } from './client.ts';
 import type { Context } from './context.ts';
+import { type Credentials, dockerCredentials } from './docker-config.ts';
 import { isTerminal } from './output.ts';
 import { LayerBars } from './progress/bars.ts';
 import { LayerLines } from './progress/lines.ts';
 import type { LayerView } from './progress/view.ts';
 
-/** Who pulls; empty is anonymous. */
-export interface Credentials {
-  username: string;
-  password: string;
-}
-
 /**
  * Pulls an image and shows how far each layer is: bars on a terminal, lines elsewhere, on stderr. Daemons
- * other than berthd pull without telling.
+ * other than berthd pull without telling. Without credentials, docker's config.json is asked for some.
  *
  * @returns the image's id
  */
@@ -22,8 +17,10 @@ export async function pullImage(
   context: Context,
   client: Client,
   image: string,
-  credentials: Credentials = { username: '', password: '' },
+  given?: Credentials,
 ): Promise<string> {
+  const credentials = given ??
+    (await dockerCredentials(image, context.env)) ?? { username: '', password: '' };
   const view: LayerView = isTerminal(context.stderr)
     ? new LayerBars(context.stderr)
     : new LayerLines(context.stderr);
@@ -45,7 +42,7 @@ export async function pullImage(
   } finally {
     view.close();
   }
-  const auth = credentials.username === '' ? {} : { auth: credentials };
+  const auth = Object.values(credentials).some(Boolean) ? { auth: credentials } : {};
   const { image_ref } = await client.image('PullImage', { image: { image }, ...auth }, { timeoutMs: 0 });
   return image_ref;
 }

@@ -1,12 +1,14 @@
 import type { Command } from 'commander';
 import type { Image__Output as Image } from '../../../proto/gen/runtime/v1/Image.ts';
 import type { Context } from '../context.ts';
+import { imageTree } from '../image-tree.ts';
 import { shortId, writeJson, writeList } from '../output.ts';
 import { formatBytes } from '../units.ts';
 
 interface Options {
   quiet?: boolean;
   trunc: boolean;
+  tree?: boolean;
 }
 
 /** A name of an image; one image has a line for each of its names. */
@@ -21,12 +23,19 @@ export function configure(command: Command, context: () => Context): void {
     .description('Lists images.')
     .option('-q, --quiet', 'ids only')
     .option('--no-trunc', 'whole ids')
-    .addHelpText('after', '\nExamples:\n  berth images\n  berth images -o json\n')
+    .option('--tree', 'show which layers images share')
+    .addHelpText('after', '\nExamples:\n  berth images\n  berth images --tree\n  berth images -o json\n')
     .action((options: Options) => list(context(), options));
 }
 
 async function list(context: Context, options: Options): Promise<void> {
   const client = await context.client();
+  if (options.tree) {
+    const usage = await client.diskUsage();
+    return context.output === 'json'
+      ? writeJson(context, usage)
+      : void context.stdout.write(imageTree(usage));
+  }
   const { images } = await client.image('ListImages', {});
   if (context.output === 'json') return writeJson(context, images);
   const id = (image: Image) => shortId(image.id, !options.trunc);

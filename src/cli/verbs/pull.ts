@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Context } from '../context.ts';
+import { dockerCredentials } from '../docker-config.ts';
 import { UsageError } from '../errors.ts';
 import { writeJson } from '../output.ts';
 import { pullImage } from '../pull-image.ts';
@@ -7,6 +8,7 @@ import { pullImage } from '../pull-image.ts';
 interface Options {
   username?: string;
   passwordStdin?: boolean;
+  authFile?: string;
 }
 
 /** Passwords and tokens are short; what is longer is a mistake. */
@@ -18,6 +20,7 @@ export function configure(command: Command, context: () => Context): void {
     .argument('<image...>', 'names such as busybox, registry:5000/team/app:1.2 or name@sha256:…')
     .option('-u, --username <name>', 'for the registry; asks for --password-stdin')
     .option('--password-stdin', 'read the password from standard input')
+    .option('--auth-file <file>', "credentials as docker login writes them; default: docker's config.json")
     .addHelpText(
       'after',
       '\nExamples:\n  berth pull docker.io/library/busybox:1.36\n' +
@@ -30,12 +33,15 @@ async function pull(context: Context, images: string[], options: Options): Promi
   if ((options.username === undefined) === (options.passwordStdin === true)) {
     throw new UsageError('--username and --password-stdin go together');
   }
-  const username = options.username ?? '';
-  const password = options.passwordStdin ? await readPassword(context.stdin) : '';
+  const given =
+    options.username === undefined
+      ? undefined
+      : { username: options.username, password: await readPassword(context.stdin) };
   const client = await context.client();
   const pulled: { image: string; image_ref: string }[] = [];
   for (const image of images) {
-    const id = await pullImage(context, client, image, { username, password });
+    const credentials = given ?? (await dockerCredentials(image, context.env, options.authFile));
+    const id = await pullImage(context, client, image, credentials);
     pulled.push({ image, image_ref: id });
     if (context.output === 'table') context.stdout.write(`${id}\n`);
   }
