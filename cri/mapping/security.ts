@@ -23,22 +23,17 @@ export function fromNamespaces(o: NamespaceOption__Output | null, field: string)
     ipc: pick(o?.ipc ?? 'POD', { POD: 'pod', NODE: 'node' } as const, `${field}.ipc`),
     targetId: o?.target_id ?? '',
     user: {
-      // A mode without mappings is what the protocol's zero value looks like: the node's.
-      mode: isMapped(o?.userns_options ?? null)
-        ? pick(
-            o?.userns_options?.mode ?? 'NODE',
-            { POD: 'pod', NODE: 'node' } as const,
-            `${field}.userns_options.mode`,
-          )
-        : 'node',
+      mode: userMode(o?.userns_options ?? null, `${field}.userns_options.mode`),
       uids: (o?.userns_options?.uids ?? []).map(fromIdMapping),
       gids: (o?.userns_options?.gids ?? []).map(fromIdMapping),
     },
   };
 }
 
-function isMapped(o: UserNamespace__Output | null): boolean {
-  return o !== null && o.uids.length + o.gids.length > 0;
+function userMode(o: UserNamespace__Output | null, field: string): 'pod' | 'node' {
+  const mode = pick(o?.mode ?? 'NODE', { POD: 'pod', NODE: 'node' } as const, field);
+  // A mode without mappings is what the protocol's zero value looks like: the node's.
+  return o !== null && o.uids.length + o.gids.length > 0 ? mode : 'node';
 }
 
 export function toNamespaces(o: NamespaceOptions): NamespaceOption {

@@ -244,11 +244,15 @@ describe('refused, with the reason', () => {
 
   const map = (host_id: number, container_id: number, length: number) => ({ host_id, container_id, length });
   it.each<[string, NamespaceOption, string]>([
-    ['no groups', { userns_options: { mode: 'POD', uids: UIDS, gids: [] } }, '.gids: must map the id 0'],
+    [
+      'no groups',
+      { userns_options: { mode: 'POD', uids: UIDS, gids: [] } },
+      '.gids: must have one mapping; has 0',
+    ],
     [
       'no root',
       { userns_options: { mode: 'POD', uids: [map(9, 1, 5)], gids: GIDS } },
-      '.uids: must map the id 0',
+      '.uids[0].container_id: must be 0',
     ],
     [
       'an empty range',
@@ -261,9 +265,9 @@ describe('refused, with the reason', () => {
       '.gids[0].length',
     ],
     [
-      'ranges that overlap',
+      'two ranges',
       { userns_options: { mode: 'POD', uids: [map(100, 0, 10), map(105, 10, 10)], gids: GIDS } },
-      '.uids[1].host_id: overlaps',
+      '.uids: must have one mapping; has 2',
     ],
     [
       'mappings for the node’s',
@@ -302,7 +306,7 @@ describe('refused, with the reason', () => {
     const mounts = [{ host_path: '/tmp', container_path: '/m', uidMappings: UIDS, gidMappings: [] }];
     expect(await create(pod, {}, { mounts })).toMatchObject({
       kind: 'invalid',
-      message: expect.stringContaining('config.mounts[0].gidMappings'),
+      message: expect.stringContaining('config.mounts[0].gidMappings: must have one mapping'),
     });
     const plain = await pods.run();
     expect(
