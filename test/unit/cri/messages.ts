@@ -8,12 +8,17 @@ type RequestOf<K extends keyof Requests> = Requests[K] extends {
 }
   ? T
   : never;
+type Received<K extends keyof Requests> = Requests[K] extends {
+  requestDeserialize: (bytes: Buffer) => infer T;
+}
+  ? T
+  : never;
 
 /** A request as a handler gets it when a client has sent this one. */
 export function received<K extends 'RunPodSandbox' | 'CreateContainer' | 'ListContainers' | 'ListPodSandbox'>(
   method: K,
   request: RequestOf<K>,
-): ReturnType<Requests[K]['requestDeserialize']> {
+): Received<K> {
   const definition = runtimeService[method];
   // biome-ignore lint/suspicious/noExplicitAny: TypeScript does not follow the method's types through the key.
   const { requestSerialize, requestDeserialize } = definition as any;
