@@ -7,6 +7,8 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 
 const START_MS = 10_000;
+/** Stays where it is, also below /tmp. */
+const CHECKOUT = path.resolve(import.meta.dirname, '../..');
 
 /**
  * Gives a namespace its own version of every directory that documents write to. Overlays, so that what the
@@ -26,7 +28,10 @@ mount --bind "$dir/lib" /var/lib/berth
 mount -t tmpfs tmpfs /run/berth
 chmod 1777 "$dir/tmp"
 exec 3>"$dir/ready"
-mount --bind "$dir/tmp" /tmp
+case $2 in
+  /tmp/*) mkdir -p "$dir$2" && mount --bind "$2" "$dir$2" ;;
+esac
+mount --rbind "$dir/tmp" /tmp
 ip link set lo up
 echo ready >&3
 exec catatonit -P
@@ -59,7 +64,7 @@ export class Machine {
     const dir = await mkdtemp(path.join(tmpdir(), 'berth-machine-'));
     await writeFile(path.join(dir, 'setup'), SET_UP);
     const flags = ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
-    const holder = spawn('unshare', [...flags, 'bash', path.join(dir, 'setup'), dir], {
+    const holder = spawn('unshare', [...flags, 'bash', path.join(dir, 'setup'), dir, CHECKOUT], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     const said = holder.stderr === null ? Promise.resolve('') : text(holder.stderr);
