@@ -14,7 +14,7 @@ import { type Registry, startRegistry } from '../support/registry.ts';
 import { accepting } from '../support/socket.ts';
 
 /**
- * `node test/bench/images.ts [--rounds 5] [--small]`: how long PullImage takes to a container-ready image, of
+ * `node test/bench/images.ts [--rounds 5] [--small] [--only PART-OF-A-NAME]`: how long PullImage takes to a container-ready image, of
  * berthd and of Debian's containerd, from one docker-registry on loopback, turn by turn. With `unpigz` in
  * PATH containerd uses it. The images' content is this machine's /usr.
  */
@@ -74,7 +74,7 @@ async function containerd(): Promise<Daemon> {
 async function layersOfUsr(sizes: readonly number[]): Promise<Buffer[]> {
   const { stdout } = await exec(
     'find',
-    ['/usr', '-xdev', '-type', 'f', '-size', '-8M', '-printf', '%s %p\\0'],
+    ['/usr', '-xdev', '-type', 'f', '-size', '+64k', '-size', '-8M', '-printf', '%s %p\\0'],
     {
       maxBuffer: 256 * MiB,
     },
@@ -121,17 +121,15 @@ async function smallFiles(count: number): Promise<Buffer> {
   );
 }
 
-async function images(scale: number): Promise<[string, BuiltImage][]> {
+async function images(scale: number): Promise<[string, () => Promise<BuiltImage>][]> {
   const five = await layersOfUsr([60, 80, 80, 100, 100].map((size) => size * MiB * scale));
-  const files = await smallFiles(50_000 * scale);
+  const one = Buffer.concat([...five.slice(0, 2).map(withoutEnd), five[2] ?? Buffer.alloc(0)]);
+  const count = 50_000 * scale;
   return [
-    ['5 gzip layers', buildImage(five.map(gzip))],
-    ['5 zstd layers', buildImage(five.map(zstd))],
-    [
-      '1 gzip layer',
-      buildImage([gzip(Buffer.concat([...five.slice(0, 2).map(withoutEnd), five[2] ?? Buffer.alloc(0)]))]),
-    ],
-    [`${50_000 * scale} small files`, buildImage([gzip(files)])],
+    ['5 gzip layers', async () => buildImage(five.map(gzip))],
+    ['5 zstd layers', async () => buildImage(five.map(zstd))],
+    ['1 gzip layer', async () => buildImage([gzip(one)])],
+    [`${count} small files`, async () => buildImage([gzip(await smallFiles(count))])],
   ];
 }
 
@@ -173,12 +171,13 @@ function median(values: readonly number[]): number {
 async function run(
   registry: Registry,
   daemons: readonly Daemon[],
-  rounds: number,
-  scale: number,
+  { rounds, scale, only }: { rounds: number; scale: number; only: string },
 ): Promise<void> {
   console.log('| image | MiB | berth | containerd | ratio | CPU berth | CPU containerd |');
   console.log('|---|---|---|---|---|---|---|');
-  for (const [name, image] of await images(scale)) {
+  for (const [name, build] of await images(scale)) {
+    if (!name.includes(only)) continue;
+    const image = await build();
     const repository = name.replaceAll(' ', '-');
     await registry.push(repository, 'v1', image);
     const size = [...image.blobs.values()].reduce((sum, blob) => sum + blob.length, 0) / MiB;
@@ -217,7 +216,11 @@ try {
     daemons.push(daemon);
     closing.push(() => daemon.close());
   }
-  await run(registry, daemons, Number(values.rounds), values.small ? 0.1 : 1);
+  await run(registry, daemons, {
+    rounds: Number(values.rounds),
+    scale: values.small ? 0.1 : 1,
+    only: values.only,
+  });
 } finally {
   for (const close of closing.reverse()) await close();
 }

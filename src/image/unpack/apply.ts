@@ -42,6 +42,8 @@ export class LayerApplier implements TarHandler {
   /** The file being written, if the present entry is one that is kept. */
   #file: { entry: TarEntry; path: string; fd: number; holes?: SparseCursor } | undefined;
   readonly #maxFileBytes: number;
+  /** A directory has setgid (inode(7)): what is made in it gets its group. */
+  #inheritsGroups = false;
 
   constructor(limits: UnpackLimits) {
     this.tree = new LayerTree(limits.inodes);
@@ -77,10 +79,12 @@ export class LayerApplier implements TarHandler {
     const { entry, path, fd } = this.#file;
     this.#file = undefined;
     try {
-      fchownSync(fd, entry.uid, entry.gid);
+      // A file has its maker's owner, unless its directory gives it another group.
+      const isOwned = entry.uid === 0 && entry.gid === 0 && !this.#inheritsGroups;
+      if (!isOwned) fchownSync(fd, entry.uid, entry.gid);
       this.#setXattrs(entry, path);
-      // After chown, which clears setuid and setgid.
-      fchmodSync(fd, entry.mode);
+      // After chown, which clears setuid and setgid, and which open(2) does not set.
+      if (!isOwned || entry.mode > 0o777) fchmodSync(fd, entry.mode);
     } finally {
       closeSync(fd);
     }
@@ -116,7 +120,11 @@ export class LayerApplier implements TarHandler {
     const isMerge = entry.type === 'directory' && stats?.isDirectory() === true;
     if (stats !== undefined && !isMerge) this.tree.remove(path, stats);
     if (entry.type === 'file') {
-      const fd = openSync(bytes(path), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+      const fd = openSync(
+        bytes(path),
+        constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+        entry.mode & 0o777,
+      );
       this.#file = { entry, path, fd };
       if (entry.sparse !== undefined) this.#makeSparse(entry, entry.sparse, fd);
       return;
@@ -162,8 +170,10 @@ export class LayerApplier implements TarHandler {
     lchownSync(bytes(path), entry.uid, entry.gid);
     this.#setXattrs(entry, path);
     if (entry.type !== 'symlink') chmodSync(bytes(path), entry.mode);
-    if (entry.type === 'directory') this.tree.describe(path, entry.mtime);
-    else setTime(path, entry.mtime);
+    if (entry.type === 'directory') {
+      if (entry.mode & 0o2000) this.#inheritsGroups = true;
+      this.tree.describe(path, entry.mtime);
+    } else setTime(path, entry.mtime);
   }
 
   /**
