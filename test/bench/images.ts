@@ -204,7 +204,11 @@ async function run(
 }
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '5' }, small: { type: 'boolean', default: false } },
+  options: {
+    rounds: { type: 'string', default: '5' },
+    small: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+  },
 });
 const closing: (() => Promise<unknown>)[] = [];
 try {
