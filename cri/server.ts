@@ -40,7 +40,11 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
   await mkdir(dirname(path), { recursive: true, mode: 0o711 });
   await removeStaleSocket(path);
   const protos = loadProtos();
-  const context: CallContext = { log: s.log, ready: recovered };
+  const context: CallContext = {
+    log: s.log,
+    ready: recovered,
+    observe: (name) => s.metrics.rpc(name),
+  };
   const server = new Server({
     'grpc.max_receive_message_length': MAX_MESSAGE,
     'grpc.max_send_message_length': MAX_MESSAGE,

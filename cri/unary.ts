@@ -4,6 +4,7 @@ import {
   type handleUnaryCall,
   Metadata,
   type ServerWritableStream,
+  status,
 } from '@grpc/grpc-js';
 import { BerthError, kindOf, messageOf } from '../src/errors.ts';
 import type { Logger } from '../src/log.ts';
@@ -15,6 +16,8 @@ export interface CallContext {
   log: Logger;
   /** Calls wait for it, except those that must answer while berthd recovers. */
   ready: Promise<void>;
+  /** Told of each call that has an end; what it answers is called then, with the code's name. */
+  observe?: (name: string) => (code: string) => void;
 }
 
 export interface CallOptions {
@@ -105,20 +108,23 @@ function fail(call: ServerWritableStream<unknown, unknown>, e: unknown): void {
 
 async function answer<O>(
   name: string,
-  { log, ready }: CallContext,
+  { log, ready, observe }: CallContext,
   call: Call,
   options: CallOptions,
   work: (signal: AbortSignal) => Promise<O>,
 ): Promise<O> {
   const began = performance.now();
+  const observed = options.endless === true ? undefined : observe?.(name);
   const { signal, done } = callSignal(call);
   const tookMs = () => Math.round((performance.now() - began) * 10) / 10;
   try {
     if (options.early !== true) await orAborted(ready, signal);
     const response = await orAborted(work(signal), signal);
+    observed?.(status[status.OK]);
     log[options.quiet === true ? 'debug' : 'info']({ rpc: name, tookMs: tookMs() }, 'answered');
     return response;
   } catch (e: unknown) {
+    observed?.(status[toStatus(e).code]);
     log[options.quiet === true ? 'debug' : 'warn'](
       { rpc: name, tookMs: tookMs(), kind: kindOf(e), reason: messageOf(e) },
       'refused or failed',

@@ -12,7 +12,9 @@ import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
 import { type MissingFeatures, missingFeatures, probeKernel, runtimeFeatures } from './isolation/features.ts';
 import type { Logger } from './log.ts';
+import { DaemonMetrics } from './metrics/daemon.ts';
 import { OpenFileCounts } from './metrics/open-files.ts';
+import { serveMetrics } from './metrics/serve.ts';
 import { Cni } from './network/cni.ts';
 import { ConfWatcher } from './network/conf-watch.ts';
 import { Paths } from './paths.ts';
@@ -94,12 +96,15 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   // What it removes is settled at once; the removing takes as long as it likes.
   void services.images.sweep();
   const sampler = new Sampler(services, config.stats.interval * 1000);
+  const metrics = await serveMetrics(services, sampler.cost);
   const recovered = recover(services);
   const repairs = recovered.then(() => new Repairs(services));
   void recovered.then(() => sweep(services));
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     sweeper.close();
+    await metrics?.close();
+    services.metrics.close();
     await sampler.close();
     await services.layerUsage.close();
     await services.streaming.close();
@@ -165,6 +170,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     attachments,
     stopLoops: new StopLoops(),
     openFiles: new OpenFileCounts(),
+    metrics: new DaemonMetrics(config.metrics.enabled),
     layerUsage: new WritableLayerUsage(log),
     readings: new Readings(cgroups, config.stats.interval * 1000),
     creating: new SingleFlight(),

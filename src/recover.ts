@@ -145,6 +145,7 @@ async function sweepState(s: Services): Promise<void> {
     for (const id of await namesIn(dir)) {
       if (known(id) || !/^[0-9a-f]{64}$/.test(id)) continue;
       s.log.warn({ dir, id }, 'swept a directory that no record names');
+      s.metrics.leakSwept();
       for (const mount of listMounts(join(dir, id)).reverse()) unmount(mount.mountpoint, { lazy: true });
       await rm(join(dir, id), { recursive: true, force: true });
     }

@@ -8,6 +8,7 @@ import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
 import type { MissingFeatures } from './isolation/features.ts';
 import type { Logger } from './log.ts';
+import type { DaemonMetrics } from './metrics/daemon.ts';
 import type { OpenFileCounts } from './metrics/open-files.ts';
 import type { Cni } from './network/cni.ts';
 import type { Paths } from './paths.ts';
@@ -55,6 +56,8 @@ export interface Services {
   readonly layerUsage: WritableLayerUsage;
   readonly readings: Readings;
   readonly openFiles: OpenFileCounts;
+  /** What berthd counts about itself. */
+  readonly metrics: DaemonMetrics;
   /** RunPodSandbox and CreateContainer in flight, by the caller's key. */
   readonly creating: SingleFlight<string>;
   /** One change at a time of each sandbox or container, by id. */

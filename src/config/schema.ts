@@ -74,6 +74,12 @@ const stats = z.strictObject({
     .describe('Seconds between two samples of CPU use, over which rates are measured'),
 });
 
+const metrics = z.strictObject({
+  enabled: z.boolean().default(false).describe('Whether metrics are served over HTTP, for Prometheus'),
+  address: z.string().min(1).default('127.0.0.1').describe('Where; there is no access control'),
+  port: z.int().min(0).max(65535).default(9539).describe('0 picks a free port, which is in the log'),
+});
+
 /** The schema of config.toml; unknown keys are errors. */
 export const configSchema = z.strictObject({
   listen: z
@@ -128,6 +134,7 @@ export const configSchema = z.strictObject({
   images: images.prefault({}).describe('Images and registries'),
   streaming: streaming.prefault({}).describe('The streaming server'),
   stats: stats.prefault({}).describe('Statistics of pods and containers'),
+  metrics: metrics.prefault({}).describe("berthd's own metrics, and those of pods and containers"),
   runtimes: z
     .record(z.string().regex(handlerName, 'must be a DNS label'), runtime)
     .default({ runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [] } })

@@ -25,6 +25,7 @@ const DEFAULTS = {
     ...{ tls_cert: '', tls_key: '', tls_client_ca: '' },
   },
   stats: { interval: 10 },
+  metrics: { enabled: false, address: '127.0.0.1', port: 9539 },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [] } },
 };
 
@@ -61,6 +62,10 @@ tls_key = "/k"
 tls_client_ca = "/ca"
 [stats]
 interval = 2
+[metrics]
+enabled = true
+address = "::"
+port = 0
 [runtimes."crun-1.8"]
 path = "/usr/bin/crun"
 [runtimes.kata]
@@ -88,6 +93,7 @@ allowed_annotations = ["io.katacontainers.*"]
         ...{ tls_cert: '/c', tls_key: '/k', tls_client_ca: '/ca' },
       },
       stats: { interval: 2 },
+      metrics: { enabled: true, address: '::', port: 0 },
       runtimes: {
         'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [] },
         kata: { type: 'shim', path: '/usr/bin/shim', allowed_annotations: ['io.katacontainers.*'] },
@@ -106,7 +112,8 @@ allowed_annotations = ["io.katacontainers.*"]
     ['frob = 1', 'unknown key frob'],
     ['a = 1\nb = 2', 'unknown key a, b'],
     ['[network]\nfrob = 1', 'unknown key network.frob'],
-    ['[metrics]\nport = 1', 'unknown key metrics'],
+    ['[metric]\nport = 1', 'unknown key metric'],
+    ['[metrics]\nfrob = 1', 'unknown key metrics.frob'],
     ['[runtimes.runc]\npath = "/r"\nfrob = 1', 'unknown key runtimes.runc.frob'],
     ['listen = "/run/x.sock"', /^listen: must be unix:\/\/ and an absolute path/],
     ['listen = "unix://x.sock"', /^listen: must be unix:\/\//],

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { vi } from 'vitest';
 import type { ContainerRecord } from '../../../src/container/record.ts';
 import { noFaults } from '../../../src/faults.ts';
+import { DaemonMetrics } from '../../../src/metrics/daemon.ts';
 import { Paths } from '../../../src/paths.ts';
 import { Database } from '../../../src/persist/database.ts';
 import { RecordStore } from '../../../src/persist/record-store.ts';
@@ -64,6 +65,7 @@ export function fakeServices() {
     }),
     creating: new SingleFlight<string>(),
     locks: new KeyedMutex(),
+    metrics: new DaemonMetrics(false),
     runtimes: new Map([['', runtime]]),
     exits: partial('exits', { watch: machine.watch }),
     cgroups: partial('cgroups', {
