@@ -122,6 +122,8 @@ export function inheritedEnvironment(): Record<string, string | undefined> {
     LISTEN_FDNAMES,
     UV_THREADPOOL_SIZE,
     MALLOC_ARENA_MAX,
+    NODE_COMPILE_CACHE,
+    NODE_COMPILE_CACHE_PORTABLE,
     ...env
   } = process.env;
   return env;

@@ -52,8 +52,8 @@ function missingPrograms(): string[] {
     ]),
     ['busybox, of which the image is made,', '/bin/busybox', apt('busybox')],
     ['ip, which removes the bridge,', '/sbin/ip', apt('iproute2')],
-    ['berthd, built,', path.join(checkout, 'dist/cri/berthd.js'), `run "npm run build" in ${checkout}`],
-    ['berth, built,', path.join(checkout, 'dist/src/cli/main.js'), `run "npm run build" in ${checkout}`],
+    ['berthd, built,', path.join(checkout, 'dist/berthd.js'), `run "npm run build" in ${checkout}`],
+    ['berth, built,', path.join(checkout, 'dist/berth.js'), `run "npm run build" in ${checkout}`],
   ];
   const lines = wanted
     .filter(([, file]) => !allows(file, file.endsWith('.js') ? constants.R_OK : constants.X_OK))
