@@ -3,13 +3,13 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Metric__Output } from '../../proto/gen/runtime/v1/Metric.ts';
 import { Berthd } from '../support/berthd.ts';
 import { BUSYBOX } from '../support/busybox.ts';
-import { callRaw, IDLE, OWN_PID, Pods, sh, until } from '../support/pods.ts';
+import { callRaw, IDLE, OWN_PID, Pods, refusal, sh, until } from '../support/pods.ts';
 
 let berthd: Berthd;
 let pods: Pods;
 
 beforeAll(async () => {
-  berthd = await Berthd.start();
+  berthd = await Berthd.start({ tables: '[metrics]\nenabled = true\nport = 0\n' });
   await berthd.importBusybox();
   pods = new Pods(berthd);
 });
@@ -140,5 +140,88 @@ describe('ListPodSandboxMetrics', () => {
     );
     await berthd.client.runtime('StopPodSandbox', { pod_sandbox_id: pod.id });
     expect((await podMetrics()).map((m) => m.pod_sandbox_id)).toEqual([other.id]);
+  });
+});
+
+/** Lines of an exposition by series; checks the format on the way. */
+function parse(text: string): Map<string, number> {
+  const found = new Map<string, number>();
+  const seen = new Set<string>();
+  let family = '';
+  for (const line of text.trimEnd().split('\n')) {
+    const head = /^# (HELP|TYPE) ([a-z_0-9]+) (.+)$/.exec(line);
+    if (head !== null) {
+      const [, kind, name = ''] = head;
+      // All lines of a name are together, and begin with these two.
+      if (kind === 'HELP') expect(seen.has(name), name).toBe(false);
+      else expect(name).toBe(family);
+      seen.add(name);
+      family = name;
+      continue;
+    }
+    const [, name = '', labels = '', value = ''] =
+      /^([a-z_0-9]+)(\{(?:[a-z_]+="(?:[^"\\]|\\.)*",?)*\})? (\S+)$/.exec(line) ?? [];
+    expect(name.replace(/_(bucket|sum|count)$/, family.endsWith('_seconds') ? '' : '$&'), line).toBe(family);
+    expect(Number(value), line).not.toBeNaN();
+    expect(found.has(name + labels), line).toBe(false);
+    found.set(name + labels, Number(value));
+  }
+  return found;
+}
+
+describe('GET /metrics', () => {
+  const scrape = async () => {
+    const said = (await berthd.log()).split('\n').find((line) => line.includes('serving metrics'));
+    const { port } = JSON.parse(said ?? '{}') as { port?: number };
+    const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
+    expect(answer.status).toBe(200);
+    return parse(await answer.text());
+  };
+
+  it('has what berthd counts of itself', async () => {
+    const before = await scrape();
+    await berthd.client.runtime('Version', {});
+    expect(
+      (await refusal(berthd.client.runtime('ContainerStatus', { container_id: 'a'.repeat(64) }))).kind,
+    ).toBe('notFound');
+    const after = await scrape();
+    const grown = (series: string) => (after.get(series) ?? 0) - (before.get(series) ?? 0);
+    expect(grown('berth_rpc_duration_seconds_count{rpc="Version"}')).toBe(1);
+    expect(grown('berth_rpc_duration_seconds_bucket{rpc="Version",le="+Inf"}')).toBe(1);
+    expect(grown('berth_rpc_errors_total{rpc="ContainerStatus",code="NOT_FOUND"}')).toBe(1);
+    expect(after.get('berth_rpcs_in_flight{rpc="Version"}')).toBe(0);
+    expect(after.get('berth_network_ready')).toBe(1);
+    expect(after.get('berth_images')).toBe(1);
+    expect(after.get('process_resident_memory_bytes')).toBeGreaterThan(20e6);
+  });
+
+  it('has the series that CRI has, but with fractions of seconds', async () => {
+    const pod = await pods.run({ linux: { cgroup_parent: `${berthd.cgroupParent}/pod` } });
+    const id = await pods.start(pod, IDLE);
+    const found = await scrape();
+    expect(found.get('berth_sandboxes{state="ready"}')).toBe(1);
+    expect(found.get('berth_containers{state="running"}')).toBe(1);
+    const ofContainer = [...found].filter(([series]) => series.includes(`name="${id}"`));
+    const seconds = ofContainer.find(([series]) =>
+      series.startsWith('container_cpu_usage_seconds_total{'),
+    )?.[1];
+    expect(seconds).toBeGreaterThan(0);
+    expect(seconds).toBeLessThan(5);
+    expect(Number.isInteger(seconds)).toBe(false);
+    const keys = async (metrics: readonly Metric__Output[]) => {
+      const known = await descriptors();
+      return metrics.map((metric) => {
+        const labels = labelsOf(metric, known.get(metric.name)?.label_keys ?? []);
+        return `${metric.name}{${Object.entries(labels)
+          .map(([k, v]) => `${k}="${v}"`)
+          .join()}}`;
+      });
+    };
+    const [one] = await podMetrics();
+    const cri = await keys([...(one?.metrics ?? []), ...(one?.container_metrics[0]?.metrics ?? [])]);
+    // Sockets are counted between scrapes.
+    const without = (series: Iterable<string>) =>
+      [...series].filter((name) => /^container_(?!sockets)/.test(name)).sort();
+    expect(without(found.keys())).toEqual(without(cri));
   });
 });
