@@ -1,6 +1,6 @@
 import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
-import type { CgroupDriver, CgroupMode } from '../cgroups/types.ts';
+import type { CgroupMode } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
 import { Attachments } from './container/attachments.ts';
 import type { ContainerRecord } from './container/record.ts';
@@ -23,8 +23,7 @@ import { RecordStore } from './persist/record-store.ts';
 import { recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
 import { ExitWatch } from './runtime/exit-watch.ts';
-import type { RuntimeHandler } from './runtime/handler.ts';
-import { OciHandler, type OciHandlerOptions } from './runtime/oci/handler.ts';
+import { type Handlers, makeHandlers } from './runtime/handlers.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
@@ -92,7 +91,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const sweeper = new OrphanSweeper(SWEEP_MS);
   const watcher = new ConfWatcher(config.network.conf_dir, log);
   await watcher.refresh();
-  const services = await build(config, log, { paths, db, poller, watcher });
+  const { services, handlers } = await build(config, log, { paths, db, poller, watcher });
   // What it removes is settled at once; the removing takes as long as it likes.
   void services.images.sweep();
   const sampler = new Sampler(services, config.stats.interval * 1000);
@@ -112,6 +111,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     await services.images.close();
     await services.creating.settled();
     await (await repairs).close();
+    await handlers.close();
     services.cni.close();
     watcher.close();
     await poller.close();
@@ -129,7 +129,11 @@ interface Parts {
   watcher: ConfWatcher;
 }
 
-async function build(config: Config, log: Logger, { paths, db, poller, watcher }: Parts): Promise<Services> {
+async function build(
+  config: Config,
+  log: Logger,
+  { paths, db, poller, watcher }: Parts,
+): Promise<{ services: Services; handlers: Handlers }> {
   const { mode, manager } = detectCgroups();
   const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
   const cgroups = manager(cgroupDriver);
@@ -139,8 +143,12 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     sandbox_id: (c) => c.sandboxId,
   });
   const attachments = new Attachments(poller);
+  const handlers = await makeHandlers({
+    ...{ config, cgroupDriver, paths, poller, log, attachments },
+    sandboxOf: (id) => containers.get(id)?.sandboxId ?? sandboxes.get(id)?.id,
+  });
   if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
-  return {
+  const services: Services = {
     config,
     paths,
     log,
@@ -160,7 +168,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
       used: () => usedImages(containers.values()),
       logger: log,
     }),
-    runtimes: runtimes(config, cgroupDriver, { paths, poller, attachments }),
+    runtimes: handlers.byName,
     missing: await probeHandlers(config, paths),
     sandboxes,
     containers,
@@ -176,6 +184,7 @@ async function build(config: Config, log: Logger, { paths, db, poller, watcher }
     creating: new SingleFlight(),
     locks: new KeyedMutex(),
   };
+  return { services, handlers };
 }
 
 function listenForStreams(config: Config['streaming'], log: Logger): Promise<StreamingServer> {
@@ -186,29 +195,7 @@ function listenForStreams(config: Config['streaming'], log: Logger): Promise<Str
   );
 }
 
-/** The default handler is also known under the empty name, which is what a pod without RuntimeClass asks for. */
-function runtimes(
-  config: Config,
-  driver: CgroupDriver,
-  parts: Pick<OciHandlerOptions, 'paths' | 'poller' | 'attachments'>,
-): Map<string, RuntimeHandler> {
-  const map = new Map<string, RuntimeHandler>();
-  for (const [name, { type, path }] of Object.entries(config.runtimes)) {
-    if (type !== 'oci') {
-      throw new BerthError('unimplemented', `runtimes.${name}.type: "shim" is not supported yet; use "oci"`);
-    }
-    const root = parts.paths.runtime(name);
-    map.set(
-      name,
-      new OciHandler({ ...parts, path, root, systemdCgroup: driver === 'systemd', conmon: config.conmon }),
-    );
-  }
-  const standard = map.get(config.default_runtime);
-  if (standard !== undefined) map.set('', standard);
-  return map;
-}
-
-/** What handlers cannot do, found out by trying; by the names of {@link runtimes}. */
+/** What handlers cannot do, found out by trying; by the names of the handlers. */
 async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, MissingFeatures>> {
   const kernel = await probeKernel(paths.root);
   const found = await Promise.all(

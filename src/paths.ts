@@ -11,6 +11,7 @@ import { join } from 'node:path';
  * state/exits/<id>                   written by conmon last: the exit code
  * state/exec/<id>/                   a command that is being started in a container
  * state/runtimes/<handler>/          the OCI runtime's own state
+ * state/shim-events.sock             events of shims
  * ```
  */
 export class Paths {
@@ -51,6 +52,10 @@ export class Paths {
   }
   runtime(handler: string): string {
     return join(this.state, 'runtimes', handler);
+  }
+  /** Where shims of containerd's kind send their events; to them also this daemon's name. */
+  get shimEvents(): string {
+    return join(this.state, 'shim-events.sock');
   }
   get sandboxes(): string {
     return join(this.state, 'sandboxes');

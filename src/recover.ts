@@ -79,6 +79,7 @@ async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void
   switch (sandboxRecovery(sandbox, sameBoot, alive)) {
     case 'watch':
       watchPause(s, sandbox.id);
+      s.runtimes.get(sandbox.runtimeHandler)?.adopt?.(sandbox.id);
       return;
     case 'ended':
       s.sandboxes.update(sandbox.id, { stoppedAt: nowNs() });

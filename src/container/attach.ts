@@ -27,7 +27,7 @@ export async function attach(s: Services, id: string, session: Session): Promise
   try {
     checkAttach(s, id);
     const { stdout, stderr } = session;
-    attachment = runtimeOf(s, container).attach(container, { stdout, stderr });
+    attachment = await runtimeOf(s, container).attach(container, { stdout, stderr });
   } catch (e: unknown) {
     return { error: `failed to attach: ${messageOf(e)}` };
   }

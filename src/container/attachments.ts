@@ -74,7 +74,7 @@ export class Attachments {
 /** The clients of one container. */
 class Hub {
   readonly socket: PolledStream;
-  readonly #members = new Set<Member>();
+  readonly #members = new Set<AttachedClient>();
   readonly #keep: boolean;
 
   constructor(socket: PolledStream, keep: boolean) {
@@ -90,7 +90,7 @@ class Hub {
   }
 
   join(sinks: AttachmentSinks): Attachment {
-    const member = new Member(sinks);
+    const member = new AttachedClient(sinks);
     this.#members.add(member);
     const detach = () => {
       this.#members.delete(member);
@@ -114,7 +114,8 @@ class Hub {
   }
 }
 
-class Member {
+/** Hands output to one client, and cuts it off when it falls too far behind. */
+export class AttachedClient {
   readonly ended: Promise<void>;
   readonly #end = Promise.withResolvers<void>();
   readonly #sinks: AttachmentSinks;

@@ -44,6 +44,12 @@ export interface RuntimeHandler {
   /** Kills what is left of a container or pause container and forgets it; an unknown one counts as removed. */
   delete(id: string): Promise<void>;
 
+  /**
+   * Takes up what an earlier berthd left of a sandbox, where there is more to it than its pause process. Not waited
+   * for; never throws.
+   */
+  adopt?(sandboxId: string): void;
+
   /** True while there is somebody who will tell how the container ends. */
   isMonitored(container: HandledContainer): boolean;
 
@@ -65,7 +71,7 @@ export interface RuntimeHandler {
    *
    * @throws Error when the container's stdio is gone
    */
-  attach(container: HandledContainer, sinks: AttachmentSinks): Attachment;
+  attach(container: HandledContainer, sinks: AttachmentSinks): Attachment | Promise<Attachment>;
 
   /** Sets the size of the container's terminal. @throws BerthError `precondition` */
   resizeTerminal(container: HandledContainer, size: TerminalSize): Promise<void>;

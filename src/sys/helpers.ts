@@ -31,10 +31,15 @@ export function helperMark(id: string): Record<string, string> {
 /**
  * The helpers on this machine that work for objects in `ids`, and their children. Reads the environment of every process
  * (proc_pid_environ(5)): for a start, not for every call.
+ *
+ * @param variable another that names the object, where helpers are not to be ended with the daemon
  */
-export async function findHelpers(ids: { has(id: string): boolean }): Promise<Helper[]> {
+export async function findHelpers(
+  ids: { has(id: string): boolean },
+  variable: string = OBJECT,
+): Promise<Helper[]> {
   const found: Helper[] = [];
-  const prefix = `${OBJECT}=`;
+  const prefix = `${variable}=`;
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     // A process may go at any moment, and a zombie's environment is empty.

@@ -12,8 +12,11 @@ import { BUSYBOX, busyboxArchive } from './busybox.ts';
 import { writeBridgeNetwork } from './cni.ts';
 import { killCgroup, removeCgroups, removeLink } from './host.ts';
 import { leftovers } from './leaks.ts';
+import { SHIM_HANDLER, SHIM_TABLES } from './shim.ts';
 import { accepting } from './socket.ts';
 
+/** Set to the shim handler's name it makes that handler the default of every test's berthd. */
+const HANDLER_SWITCH = 'BERTH_TEST_HANDLER';
 const PROGRAM = path.resolve(import.meta.dirname, '../../bin/berthd');
 /** An emulated machine on two busy cores has taken more than 20 s. */
 const START_MS = 45_000;
@@ -193,6 +196,10 @@ export class Berthd {
   }
 
   #config({ keys = '', tables = '', logLevel = 'debug', binDirs = ['/usr/lib/cni'] }: BerthdOptions): string {
+    if (process.env[HANDLER_SWITCH] === SHIM_HANDLER && !tables.includes('[runtimes.')) {
+      keys += `default_runtime = "${SHIM_HANDLER}"`;
+      tables += SHIM_TABLES;
+    }
     return `listen = "${this.endpoint}"
 root = "${this.dir}/root"
 state = "${this.dir}/state"

@@ -1,0 +1,96 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { CgroupDriver } from '../../cgroups/types.ts';
+import type { Config } from '../config/schema.ts';
+import type { Attachments } from '../container/attachments.ts';
+import { isErrno, messageOf } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { Paths } from '../paths.ts';
+import { listenForEvents } from '../shim/events-sink.ts';
+import { loadShimProtos } from '../shim/protos.ts';
+import type { Poller } from '../sys/poller.ts';
+import type { RuntimeHandler } from './handler.ts';
+import { OciHandler } from './oci/handler.ts';
+import { ShimHandler } from './shim/handler.ts';
+
+/** What runtime handlers are made with. */
+export interface HandlerParts {
+  config: Config;
+  cgroupDriver: CgroupDriver;
+  paths: Paths;
+  poller: Poller;
+  log: Logger;
+  attachments: Attachments;
+  /** The sandbox of a container, or the id itself when it is a sandbox's; undefined when it is neither. */
+  sandboxOf(id: string): string | undefined;
+}
+
+/** All handlers of the configuration. */
+export interface Handlers {
+  /** The default handler is also known under the empty name, which is what a pod without RuntimeClass asks for. */
+  byName: ReadonlyMap<string, RuntimeHandler>;
+  /** Lets go of what runs for pods, which go on. Repeatable. */
+  close(): Promise<void>;
+}
+
+/** @throws Error when the socket for shims' events cannot be made */
+export async function makeHandlers(parts: HandlerParts): Promise<Handlers> {
+  const { config } = parts;
+  const byName = new Map<string, RuntimeHandler>();
+  const entries = Object.entries(config.runtimes);
+  for (const [name, { type, path }] of entries) {
+    if (type === 'oci') byName.set(name, ociHandler(parts, name, path));
+  }
+  const shims = entries.filter(([, { type }]) => type === 'shim');
+  const closing = shims.length === 0 ? undefined : await addShimHandlers(parts, shims, byName);
+  const standard = byName.get(config.default_runtime);
+  if (standard !== undefined) byName.set('', standard);
+  return { byName, close: async () => closing?.() };
+}
+
+function ociHandler(parts: HandlerParts, name: string, path: string): OciHandler {
+  const { config, cgroupDriver, paths, poller, attachments } = parts;
+  const systemdCgroup = cgroupDriver === 'systemd';
+  const root = paths.runtime(name);
+  return new OciHandler({ path, root, systemdCgroup, conmon: config.conmon, paths, poller, attachments });
+}
+
+/** @returns what closes them */
+async function addShimHandlers(
+  parts: HandlerParts,
+  entries: readonly [string, Config['runtimes'][string]][],
+  byName: Map<string, RuntimeHandler>,
+): Promise<() => Promise<void>> {
+  const { config, cgroupDriver, paths, poller, log, sandboxOf } = parts;
+  const protos = loadShimProtos();
+  const events = paths.shimEvents;
+  const debug = config.log_level === 'debug' || config.log_level === 'trace';
+  const handlers = entries.map(([name, { path }]) => {
+    const program = { path, namespace: name, events, debug };
+    const handler = new ShimHandler({
+      ...{ program, protos, poller, log, paths, name, sandboxOf },
+      pause: config.pause,
+      systemdCgroup: cgroupDriver === 'systemd',
+    });
+    byName.set(name, handler);
+    return handler;
+  });
+  const sink = await listenForEvents(events, protos, (event) => {
+    log.debug({ event }, 'event of a shim');
+    if (event.kind === 'oom') void noteOom(parts, event.container);
+  });
+  return async () => {
+    await sink.close();
+    for (const handler of handlers) await handler.close();
+  };
+}
+
+/** Leaves the mark that conmon leaves when the OOM killer strikes in a container. */
+async function noteOom({ paths, log, sandboxOf }: HandlerParts, id: string): Promise<void> {
+  const sandboxId = sandboxOf(id);
+  // What is not on record may be anything but an id.
+  if (sandboxId === undefined || sandboxId === id) return;
+  await writeFile(join(paths.container(id).bundle, 'oom'), '').catch((e: unknown) => {
+    if (!isErrno(e, 'ENOENT')) log.warn({ container: id, reason: messageOf(e) }, 'an OOM kill is not noted');
+  });
+}

@@ -1,0 +1,351 @@
+import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Attachment, AttachmentSinks } from '../../container/attachments.ts';
+import { BerthError, kindOf, messageOf } from '../../errors.ts';
+import type { Paths } from '../../paths.ts';
+import type { ProcessEnd, RuncOptions, TaskClient } from '../../shim/task.ts';
+import { deleteWithoutShim } from '../../shim/verbs.ts';
+import { type Signal, signalNumber } from '../../signals.ts';
+import type { Process } from '../../spec/types.ts';
+import { identify, signal as sendSignal } from '../../sys/process-identity.ts';
+import {
+  type CreatedContainer,
+  type ExecOptions,
+  type ExecProcess,
+  type HandledContainer,
+  RuntimeCreateError,
+  type RuntimeHandler,
+  type TerminalSize,
+} from '../handler.ts';
+import { startExec } from './exec.ts';
+import { makeFifos } from './fifos.ts';
+import { startKeeper } from './keeper.ts';
+import { endStrayShims, forgetShim, isShimAlive, Shim, type ShimParts } from './shim.ts';
+import { ContainerStdio } from './stdio.ts';
+
+const KILL = signalNumber('SIGKILL') ?? 9;
+/** After SIGKILL only the kernel, or a VM, can hold a process; milliseconds. */
+const KILL_WAIT_MS = 10_000;
+/** Between two tries to reach a shim that lives but does not answer, milliseconds. */
+const RECONNECT_MS = 500;
+const RECONNECTS = 10;
+
+/** What a {@link ShimHandler} works with. */
+export interface ShimHandlerOptions extends ShimParts {
+  paths: Paths;
+  /** The handler's own name. */
+  name: string;
+  /** The program that holds sandboxes; here it holds FIFOs, too. */
+  pause: string;
+  systemdCgroup: boolean;
+  /** The sandbox of a container, or the id itself when it is a sandbox's; undefined when it is neither. */
+  sandboxOf(id: string): string | undefined;
+}
+
+/**
+ * The handler of a containerd shim v2: one shim process for each sandbox, which makes the pause container and all
+ * containers. What conmon does for an OCI runtime's containers is done here, in berthd: the log is copied from FIFOs
+ * and the exit file written when the shim's Wait answers. Both outlive berthd: the shim remembers an end until it is
+ * told to delete, and a keeper process holds the FIFOs.
+ */
+export class ShimHandler implements RuntimeHandler {
+  readonly path: string;
+  readonly needsNetworkFirst = true;
+  readonly #options: ShimHandlerOptions;
+  /** By sandbox. */
+  readonly #shims = new Map<string, Promise<Shim>>();
+  /** By container, from its making to its end. */
+  readonly #stdio = new Map<string, Promise<ContainerStdio>>();
+  #closing = false;
+
+  constructor(options: ShimHandlerOptions) {
+    this.#options = options;
+    this.path = options.program.path;
+  }
+
+  async run(id: string, bundle: string): Promise<number> {
+    const shim = Shim.start(this.#options, id, bundle);
+    this.#shims.set(id, shim);
+    const { tasks } = await this.#watched(id, shim);
+    await this.#mark(bundle);
+    const pid = await tasks.create(id, bundle, { terminal: false }, this.#createOptions());
+    await tasks.start(id);
+    return pid;
+  }
+
+  /** So that the death of its shim is noticed, and that it can log. */
+  adopt(sandboxId: string): void {
+    void this.#shim(sandboxId).catch((e: unknown) => this.#buryPause(sandboxId, e));
+  }
+
+  async create(container: HandledContainer): Promise<CreatedContainer> {
+    const { id, sandboxId, config } = container;
+    const { bundle } = this.#options.paths.container(id);
+    const { tasks } = await this.#shim(sandboxId);
+    const fifos = await makeFifos(join(bundle, 'stdio'), config);
+    const monitorPid = startKeeper(this.#options.pause, id, fifos);
+    const keeper = identify(monitorPid);
+    try {
+      await this.#stdioOf(container);
+      await this.#mark(bundle);
+      const stdio = { terminal: config.tty, ...fifos };
+      const pid = await tasks.create(id, bundle, stdio, this.#createOptions());
+      return { pid, monitorPid };
+    } catch (e: unknown) {
+      if (keeper !== undefined) sendSignal(keeper, 'SIGKILL');
+      await this.#forgetStdio(id);
+      if (['unavailable', 'deadline', 'cancelled'].includes(kindOf(e)) || !(e instanceof BerthError)) throw e;
+      throw new RuntimeCreateError(e.message);
+    }
+  }
+
+  async start(id: string): Promise<void> {
+    await (await this.#tasks(id)).start(id);
+  }
+
+  async isStarted(id: string): Promise<boolean> {
+    const status = await (await this.#tasks(id)).state(id);
+    return status === 'RUNNING' || status === 'PAUSED' || status === 'PAUSING';
+  }
+
+  async kill(id: string, signal: Signal): Promise<void> {
+    const number = signalNumber(signal);
+    if (number === undefined) throw new BerthError('invalid', `there is no signal ${signal}`);
+    await (await this.#tasks(id)).kill(id, number);
+  }
+
+  async delete(id: string): Promise<void> {
+    const sandboxId = this.#options.sandboxOf(id) ?? id;
+    const dir = this.#bundle(id, sandboxId);
+    const shim = await this.#shim(sandboxId).catch((e: unknown) => {
+      if (kindOf(e) !== 'unavailable') throw e;
+      return undefined;
+    });
+    if (await isMarked(dir)) {
+      if (shim === undefined) await this.#deleteWithoutShim(id, dir);
+      else await killAndDelete(shim.tasks, id);
+      await unmark(dir);
+    }
+    await this.#forgetStdio(id);
+    if (id !== sandboxId) return;
+    await shim?.end(id);
+    this.#shims.delete(id);
+    await forgetShim(dir);
+    if (shim === undefined) await endStrayShims(id);
+  }
+
+  isMonitored({ sandboxId }: HandledContainer): boolean {
+    return isShimAlive(this.#options.paths.sandbox(sandboxId).dir);
+  }
+
+  ended(container: HandledContainer): Promise<void> {
+    return this.#writeEnd(container);
+  }
+
+  async exec(id: string, process: Process, options: ExecOptions, signal: AbortSignal): Promise<ExecProcess> {
+    return startExec({ ...this.#options, tasks: await this.#tasks(id) }, id, process, options, signal);
+  }
+
+  async reopenLog(container: HandledContainer): Promise<void> {
+    await (await this.#stdioOf(container)).reopenLog();
+  }
+
+  async attach(container: HandledContainer, sinks: AttachmentSinks): Promise<Attachment> {
+    const { id } = container;
+    const stdio = await this.#stdioOf(container);
+    return stdio.attach(sinks, async () => (await this.#tasks(id)).closeStdin(id));
+  }
+
+  async resizeTerminal({ id }: HandledContainer, size: TerminalSize): Promise<void> {
+    await (await this.#tasks(id)).resizePty(id, '', size);
+  }
+
+  /** Lets go of all shims and FIFOs; pods go on. Repeatable. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    for (const shim of this.#shims.values()) {
+      await shim.then(
+        (made) => made.close(),
+        () => {},
+      );
+    }
+    for (const id of [...this.#stdio.keys()]) await this.#forgetStdio(id);
+  }
+
+  #createOptions(): { runcOptions?: RuncOptions } {
+    const { paths, name, systemdCgroup } = this.#options;
+    // Other shims have options of their own, and a file for them.
+    if (basename(this.path) !== 'containerd-shim-runc-v2') return {};
+    // The shim puts its namespace, which is the handler's name, after it.
+    return { runcOptions: { root: dirname(paths.runtime(name)), systemd_cgroup: systemdCgroup } };
+  }
+
+  #bundle(id: string, sandboxId: string): string {
+    const { paths } = this.#options;
+    return id === sandboxId ? paths.sandbox(id).dir : paths.container(id).bundle;
+  }
+
+  async #tasks(id: string): Promise<TaskClient> {
+    const sandboxId = this.#options.sandboxOf(id);
+    if (sandboxId === undefined) throw new BerthError('notFound', `container "${id}" not found`);
+    return (await this.#shim(sandboxId)).tasks;
+  }
+
+  /** The shim of a sandbox, connected. @throws BerthError `unavailable` when it has ended */
+  async #shim(sandboxId: string): Promise<Shim> {
+    const known = this.#shims.get(sandboxId);
+    const shim = await known?.catch(() => undefined);
+    if (shim?.isConnected) return shim;
+    if (this.#closing) throw new BerthError('cancelled', 'berthd is stopping');
+    // Another call may have begun to look for it meanwhile.
+    const looking = this.#shims.get(sandboxId);
+    if (looking !== undefined && looking !== known) return looking;
+    const found = Shim.find(this.#options, sandboxId, this.#options.paths.sandbox(sandboxId).dir);
+    this.#shims.set(sandboxId, found);
+    return this.#watched(sandboxId, found);
+  }
+
+  /** Sees to it that the death of the shim is noticed when there is no container, too. */
+  async #watched(sandboxId: string, starting: Promise<Shim>): Promise<Shim> {
+    const shim = await starting;
+    void shim.tasks.closed.then(async () => {
+      if (this.#closing || shim.isEnding) return;
+      await this.#again(shim);
+      // A new connection has its own watcher.
+      await this.#shim(sandboxId).catch((e: unknown) => this.#buryPause(sandboxId, e));
+    });
+    return shim;
+  }
+
+  /** Waits, after the end of a connection, for the end of the process; one that lives on gets some time. */
+  async #again(shim: Shim): Promise<void> {
+    const patience = AbortSignal.timeout(RECONNECT_MS);
+    await this.#options.poller.watchExit(shim.process, { signal: patience }).catch(() => {});
+  }
+
+  /** Ends the pause container of a dead shim: the sandbox is no longer what it is said to be. */
+  async #buryPause(sandboxId: string, e: unknown): Promise<void> {
+    const { log, paths, sandboxOf } = this.#options;
+    if (this.#closing || sandboxOf(sandboxId) === undefined) return;
+    log.warn({ sandbox: sandboxId, reason: messageOf(e) }, 'the shim has died; its sandbox ends with it');
+    const { dir } = paths.sandbox(sandboxId);
+    if (await isMarked(dir)) await this.#deleteWithoutShim(sandboxId, dir);
+  }
+
+  /** @returns how it ended, if that is known */
+  async #deleteWithoutShim(id: string, dir: string): Promise<ProcessEnd | undefined> {
+    const { program, protos, log } = this.#options;
+    try {
+      return await deleteWithoutShim(program, { id, dir }, protos);
+    } catch (e: unknown) {
+      // What it leaves is for the cgroup's and the mounts' own steps.
+      log.warn(
+        { object: id, reason: messageOf(e) },
+        'the shim program could not clear up after its dead shim',
+      );
+      return undefined;
+    }
+  }
+
+  async #mark(dir: string): Promise<void> {
+    await writeFile(markPath(dir), '');
+  }
+
+  #stdioOf(container: HandledContainer): Promise<ContainerStdio> {
+    const { id, config, logPath } = container;
+    const known = this.#stdio.get(id);
+    if (known !== undefined) return known;
+    const dir = join(this.#options.paths.container(id).bundle, 'stdio');
+    const opening = makeFifos(dir, config).then((fifos) =>
+      ContainerStdio.open(this.#options, fifos, logPath),
+    );
+    this.#stdio.set(id, opening);
+    opening.catch(() => this.#stdio.delete(id));
+    return opening;
+  }
+
+  async #forgetStdio(id: string): Promise<void> {
+    const stdio = await this.#stdio.get(id)?.catch(() => undefined);
+    this.#stdio.delete(id);
+    await stdio?.close();
+  }
+
+  /** Waits for the container's end, completes its log, and writes its exit file. */
+  async #writeEnd(container: HandledContainer): Promise<void> {
+    const { id, conmon: keeper } = container;
+    const stdio = await this.#stdioOf(container).catch((e: unknown) => {
+      this.#options.log.error({ container: id, reason: messageOf(e) }, 'the log cannot be written any more');
+      return undefined;
+    });
+    const end = await this.#waitForEnd(container);
+    await stdio?.finish();
+    this.#stdio.delete(id);
+    if (keeper !== undefined) sendSignal(keeper, 'SIGKILL');
+    if (end !== undefined) await writeExit(this.#options.paths.container(id).exit, end);
+  }
+
+  /**
+   * @returns undefined when nobody can tell
+   * @throws BerthError `cancelled` when berthd stops before
+   */
+  async #waitForEnd({ id, sandboxId }: HandledContainer): Promise<ProcessEnd | undefined> {
+    for (let tries = 0; ; tries++) {
+      const shim = await this.#shim(sandboxId).catch((e: unknown) => e);
+      const end = shim instanceof Shim ? await shim.tasks.wait(id).catch((e: unknown) => e) : shim;
+      if (this.#closing) throw new BerthError('cancelled', 'berthd is stopping');
+      if (!(end instanceof Error)) return end as ProcessEnd;
+      if (kindOf(end) === 'notFound') return undefined;
+      const { dir } = this.#options.paths.sandbox(sandboxId);
+      if (isShimAlive(dir) && tries < RECONNECTS) {
+        await (shim instanceof Shim ? this.#again(shim) : delay(RECONNECT_MS, undefined, { ref: false }));
+        continue;
+      }
+      this.#options.log.warn(
+        { container: id, reason: end.message },
+        'the shim tells no more of its container',
+      );
+      // Nobody must be left who could go on making what is about to be taken down.
+      if (shim instanceof Shim) await shim.kill(0).catch(() => {});
+      return this.#deleteWithoutShim(id, this.#bundle(id, sandboxId));
+    }
+  }
+}
+
+/** In a bundle of which a shim may know a container, until it is deleted there. */
+function markPath(dir: string): string {
+  return join(dir, 'task');
+}
+
+async function isMarked(dir: string): Promise<boolean> {
+  return stat(markPath(dir)).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function unmark(dir: string): Promise<void> {
+  await rm(markPath(dir), { force: true });
+}
+
+/** Deletes a container that may still run. @throws BerthError when it is not gone in the end */
+async function killAndDelete(tasks: TaskClient, id: string): Promise<void> {
+  // Most often it has ended long ago, which is an error to a shim.
+  await tasks.kill(id, KILL, { all: true }).catch(() => {});
+  const patience = new AbortController();
+  await Promise.race([
+    tasks.wait(id).catch(() => {}),
+    delay(KILL_WAIT_MS, undefined, { signal: patience.signal, ref: false }).catch(() => {}),
+  ]);
+  patience.abort();
+  await tasks.delete(id);
+}
+
+/** As conmon writes it: the code as text, and the time of the end as the file's. The file is whole or not there. */
+async function writeExit(path: string, { code, at }: ProcessEnd): Promise<void> {
+  const temporary = `${path}.tmp`;
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(temporary, String(code));
+  if (at !== undefined) await utimes(temporary, Number(at) / 1e9, Number(at) / 1e9);
+  await rename(temporary, path);
+}
