@@ -5,7 +5,7 @@ import { join } from 'node:path';
  *
  * ```
  * root/berth.db                      records
- * root/containers/<id>/{upper,work}  a container's writable layer
+ * root/containers/<id>/{upper,work,volumes}  a container's writable layer
  * state/sandboxes/<id>/              bundle of the pause container, ns/, shm, resolv.conf, hosts, hostname
  * state/containers/<id>/             bundle: config.json, rootfs, image-volumes, pidfile, conmon's ctl and attach
  * state/exits/<id>                   written by conmon last: the exit code
@@ -97,6 +97,7 @@ export class Paths {
       writable,
       upper: join(writable, 'upper'),
       work: join(writable, 'work'),
+      declaredVolumes: join(writable, 'volumes'),
     };
   }
 }
@@ -133,6 +134,8 @@ export interface ContainerPaths {
   writable: string;
   upper: string;
   work: string;
+  /** Folders for the volumes that the image declares. */
+  declaredVolumes: string;
 }
 
 /** Files of one command while it is being started. */

@@ -14,6 +14,7 @@ import { identify } from '../sys/process-identity.ts';
 import { differingFields } from '../util/differing-fields.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import type { ContainerConfig } from './config.ts';
+import { makeDeclaredVolumes } from './declared-volumes.ts';
 import { discardContainer } from './discard.ts';
 import { watchContainer } from './exit.ts';
 import { findImageVolumes, mountImageVolumes } from './image-volumes.ts';
@@ -125,7 +126,8 @@ async function make(
   const paths = s.paths.container(container.id);
   await mountRootfs(s, sandbox, paths, image);
   await s.faults.at('CreateContainer.rootfs');
-  const mounts = await mountImageVolumes(s, sandbox, paths, container);
+  const ofImages = await mountImageVolumes(s, sandbox, paths, container);
+  const mounts = [...ofImages, ...(await makeDeclaredVolumes(sandbox, paths, image, ofImages))];
   await s.faults.at('CreateContainer.imageVolumes');
   const spec = await containerSpec(s, sandbox, container, image, mounts);
   // It holds the environment, and with it passwords.
