@@ -48,6 +48,7 @@ import { status } from './runtime-service/status.ts';
 import { stopContainerRpc } from './runtime-service/stop-container.ts';
 import { stopPodSandboxRpc } from './runtime-service/stop-pod-sandbox.ts';
 import { updateContainerResourcesRpc } from './runtime-service/update-container-resources.ts';
+import { updatePodSandboxResourcesRpc } from './runtime-service/update-pod-sandbox-resources.ts';
 import { updateRuntimeConfig } from './runtime-service/update-runtime-config.ts';
 import { version } from './runtime-service/version.ts';
 import {
@@ -87,6 +88,7 @@ const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>>
   PortForward: [portForwardRpc, change],
   ReopenContainerLog: [reopenContainerLogRpc, change],
   UpdateContainerResources: [updateContainerResourcesRpc, change],
+  UpdatePodSandboxResources: [updatePodSandboxResourcesRpc, change],
   ContainerStats: [containerStatsRpc, quiet],
   ListContainerStats: [listContainerStats, quiet],
   PodSandboxStats: [podSandboxStatsRpc, quiet],

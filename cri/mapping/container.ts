@@ -201,7 +201,7 @@ export function toContainerStatus(c: ContainerRecord): ContainerStatus {
     mounts: c.config.mounts.map((m, i) => toMount(m, c.imageVolumes.find((v) => v.mount === i)?.imageId)),
     stop_signal: toStopSignal(c.stopSignal),
     log_path: c.logPath,
-    resources: { linux: toResources(c.resources, c.config.oomScoreAdj) },
+    resources: { linux: toResources(c.resources, c.oomScoreAdj ?? c.config.oomScoreAdj) },
     ...(user === undefined
       ? {}
       : {

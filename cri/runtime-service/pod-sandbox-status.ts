@@ -33,7 +33,7 @@ async function info(s: Services, r: SandboxRecord): Promise<Record<string, strin
     bundle: paths.dir,
     namespaces: paths.namespaces,
     cgroup: r.cgroup.path,
-    config: toSandboxConfig(r.config),
+    config: toSandboxConfig({ ...r.config, ...r.resized }),
     runtimeSpec: await readSpec(join(paths.dir, 'config.json')),
     cniResult: r.attachment?.result ?? null,
   });

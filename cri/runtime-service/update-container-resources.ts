@@ -13,6 +13,7 @@ export async function updateContainerResourcesRpc(
 ): Promise<UpdateContainerResourcesResponse> {
   const id = requireId(request.container_id, 'container_id');
   if (request.linux === null) throw invalid('linux', 'is required');
-  await updateContainerResources(s, id, fromResources(request.linux));
+  const score = BigInt(request.linux.oom_score_adj);
+  await updateContainerResources(s, id, fromResources(request.linux), score === 0n ? undefined : score);
   return {};
 }

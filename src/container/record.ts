@@ -38,6 +38,8 @@ export interface ContainerRecord {
   readonly createError?: string;
   /** As last set, in the caller's own numbers. */
   readonly resources: Resources;
+  /** The same; the config's until it is changed. */
+  readonly oomScoreAdj?: bigint;
   /** Nanoseconds since the epoch. */
   readonly startedAt?: bigint;
   readonly exit?: ContainerExit;

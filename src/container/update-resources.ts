@@ -1,17 +1,26 @@
+import { writeFile } from 'node:fs/promises';
 import { CgroupError, type Resources } from '../../cgroups/index.ts';
-import { BerthError } from '../errors.ts';
+import { BerthError, isErrno } from '../errors.ts';
 import type { Services } from '../services.ts';
-import { checkResources } from '../spec/validate.ts';
+import { oomScoreAdj } from '../spec/process.ts';
+import { checkOomScoreAdj, checkResources } from '../spec/validate.ts';
 import { live } from './start.ts';
 
 /**
  * UpdateContainerResources: writes the limits that are given and keeps the caller's own numbers for
  * ContainerStatus. What is absent stays as it is.
  *
+ * @param score oom_score_adj of the container's processes; a Burstable pod's follows its memory request
  * @throws BerthError `notFound`; `precondition` when it has exited or the limit is below what is in use
  */
-export async function updateContainerResources(s: Services, id: string, resources: Resources): Promise<void> {
+export async function updateContainerResources(
+  s: Services,
+  id: string,
+  resources: Resources,
+  score?: bigint,
+): Promise<void> {
   checkResources(resources, 'linux');
+  checkOomScoreAdj(score ?? 0n, 'linux.oom_score_adj');
   live(s, id);
   await s.locks.run(id, async () => {
     const container = live(s, id);
@@ -23,7 +32,25 @@ export async function updateContainerResources(s: Services, id: string, resource
       const kind = e.code === 'EBUSY' ? 'precondition' : e.code === 'EINVAL' ? 'invalid' : 'internal';
       throw new BerthError(kind, `linux: ${e.message}`, { cause: e });
     }
+    const current = container.oomScoreAdj ?? container.config.oomScoreAdj;
+    if (score !== undefined && score !== current) await setScores(s, container.cgroup.path, score);
     const given = Object.entries(resources).filter(([, value]) => value !== undefined);
-    s.containers.update(id, { resources: { ...container.resources, ...Object.fromEntries(given) } });
+    s.containers.update(id, {
+      resources: { ...container.resources, ...Object.fromEntries(given) },
+      ...(score === undefined ? {} : { oomScoreAdj: score }),
+    });
   });
+}
+
+/** Of all processes there are; later ones inherit it. As at the start, it may not be below the daemon's reach. */
+async function setScores(s: Services, cgroup: string, score: bigint): Promise<void> {
+  const value = oomScoreAdj(Number(score), s.host.minOomScoreAdj);
+  for (const pid of s.cgroups.procs(cgroup)) {
+    try {
+      await writeFile(`/proc/${pid}/oom_score_adj`, String(value));
+    } catch (e: unknown) {
+      // It has ended meanwhile.
+      if (!isErrno(e, 'ENOENT', 'ESRCH')) throw e;
+    }
+  }
 }

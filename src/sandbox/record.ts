@@ -33,6 +33,8 @@ export interface SandboxRecord {
   readonly attachment?: Attachment | undefined;
   /** Primary first; kept when the sandbox stops. Empty with the host's network. */
   readonly ips: readonly string[];
+  /** What the pod may use since its last resize, in the caller's own numbers; before, its config says. */
+  readonly resized?: Pick<SandboxConfig, 'overhead' | 'resources'>;
   readonly pause?: ProcessIdentity;
   /** The OCI runtime knows nothing of the pause container any more. */
   readonly pauseRemoved?: boolean;

@@ -84,11 +84,14 @@ export function validateContainerConfig(config: ContainerConfig, sandbox: Sandbo
   checkCount(config.mounts.length, 4096, 'config.mounts');
   checkCount(config.devices.length, 4096, 'config.devices');
   checkMounts(config);
-  if (config.oomScoreAdj < -1000n || config.oomScoreAdj > 1000n) {
-    throw invalid('config.linux.resources.oom_score_adj', `must be -1000 to 1000; is ${config.oomScoreAdj}`);
-  }
+  checkOomScoreAdj(config.oomScoreAdj, 'config.linux.resources.oom_score_adj');
   checkResources(config.resources, 'config.linux.resources');
   checkSecurity(sc, sandbox);
+}
+
+/** The range of proc_pid_oom_score_adj(5). @throws BerthError `invalid` */
+export function checkOomScoreAdj(score: bigint, field: string): void {
+  if (score < -1000n || score > 1000n) throw invalid(field, `must be -1000 to 1000; is ${score}`);
 }
 
 /** Also of UpdateContainerResources, whose root is `linux`. Every negative number is refused but "unlimited". */
