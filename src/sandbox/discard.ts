@@ -82,15 +82,25 @@ async function discardContainersOf(s: Services, sandboxId: string): Promise<void
 }
 
 /**
- * Removes the parent cgroups that this sandbox caused to exist. One that another sandbox still uses is
+ * Removes the parent cgroups that this sandbox caused to exist. One that another sandbox is in, or below, is
  * that one's to remove from now on.
  */
 async function removeMadeCgroups(s: Services, sandbox: SandboxRecord): Promise<void> {
-  const inUse = await removeIfEmpty(sandbox.madeCgroups);
-  if (inUse.length === 0) return;
-  const heir = [...s.sandboxes.values()].find(
-    (other) => other.id !== sandbox.id && other.cgroup.parent === sandbox.cgroup.parent,
-  );
-  if (heir === undefined) return;
-  s.sandboxes.update(heir.id, { madeCgroups: [...new Set([...heir.madeCgroups, ...inUse])] });
+  const parents = ancestors(sandbox.cgroup.parent);
+  for (const dir of await removeIfEmpty(sandbox.madeCgroups)) {
+    const path = parents.find((parent) => dir.endsWith(parent));
+    const heir = [...s.sandboxes.values()].find(
+      (other) =>
+        other.id !== sandbox.id && path !== undefined && ancestors(other.cgroup.parent).includes(path),
+    );
+    if (heir === undefined) continue;
+    s.sandboxes.update(heir.id, { madeCgroups: [...new Set([dir, ...heir.madeCgroups])] });
+  }
+}
+
+/** Of `/a/b`: itself and `/a`. */
+function ancestors(path: string): string[] {
+  const found: string[] = [];
+  for (let at = path; at.length > 1; at = at.slice(0, at.lastIndexOf('/'))) found.push(at);
+  return found;
 }
