@@ -233,10 +233,10 @@ async function requirePrograms(config: Config): Promise<void> {
   const programs: [string, string, string][] = [
     ['conmon', config.conmon, 'conmon'],
     ['pause', config.pause, 'catatonit'],
-    ...Object.entries(config.runtimes).map(([name, { path }]): [string, string, string] => [
+    ...Object.entries(config.runtimes).map(([name, { path, type }]): [string, string, string] => [
       `runtimes.${name}.path`,
       path,
-      name,
+      type === 'shim' ? 'containerd' : name,
     ]),
   ];
   for (const [key, path, debianPackage] of programs) {

@@ -7,7 +7,10 @@ import type { Process } from '../spec/types.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
 
 /** What may be known of a container that is asked about. */
-export type HandledContainer = Pick<ContainerRecord, 'id' | 'sandboxId' | 'config' | 'logPath' | 'conmon'>;
+export type HandledContainer = Pick<
+  ContainerRecord,
+  'id' | 'sandboxId' | 'config' | 'logPath' | 'conmon' | 'init'
+>;
 
 /**
  * One runtime handler: whatever makes pods' processes, be it a program with runc's command line or a containerd

@@ -11,7 +11,7 @@ const CREATE_MS = 120_000;
 const CALL_MS = 60_000;
 /** A shim waits ten seconds for output itself before it deletes. */
 const DELETE_MS = 60_000;
-const CONNECT_MS = 10_000;
+const CONNECT_MS = 5_000;
 /** The type under which an OCI process goes into an Any (containerd/typeurl). */
 const PROCESS_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Process';
 const RESOURCES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources';
@@ -72,9 +72,9 @@ export class TaskClient {
     return this.#client.isClosed;
   }
 
-  /** The shim's own pid. */
+  /** The shim's own pid. Of all calls the one that does no work, so it also tells whether the shim answers. */
   async shimPid(id: string): Promise<number> {
-    return (await this.#client.call(this.#task.Connect, { id }, { timeoutMs: CALL_MS })).shim_pid;
+    return (await this.#client.call(this.#task.Connect, { id }, { timeoutMs: CONNECT_MS })).shim_pid;
   }
 
   /** Makes a container, whose command does not run yet. Returns the pid of its first process. */

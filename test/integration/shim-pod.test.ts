@@ -173,3 +173,22 @@ describe('when a shim was killed', () => {
     await until('the pod is not ready', async () => (await pods.podStatus(pod)).state === 'SANDBOX_NOTREADY');
   });
 });
+
+describe('a shim that is stuck', () => {
+  it('does not keep its pod from being stopped and removed', async () => {
+    const pod = await newPod();
+    const id = await pods.start(pod);
+    const shim = await shimOf(pod);
+    process.kill(shim, 'SIGSTOP');
+    // The first call may say that the end is not known yet; the kubelet asks again.
+    await until('the pod is stopped', () =>
+      pods.stopPod(pod).then(
+        () => true,
+        () => false,
+      ),
+    );
+    expect((await pods.ended(id)).exit_code).not.toBe(0);
+    expect(runs(shim)).toBe(false);
+    await pods.removePod(pod);
+  });
+});

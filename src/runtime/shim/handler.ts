@@ -27,6 +27,10 @@ import { ContainerStdio } from './stdio.ts';
 const KILL = signalNumber('SIGKILL') ?? 9;
 /** After SIGKILL only the kernel, or a VM, can hold a process; milliseconds. */
 const KILL_WAIT_MS = 10_000;
+/** How long a shim may take to tell the end of a process that has ended, milliseconds. */
+const TELL_MS = 1_000;
+/** Calls, of five seconds each, that a shim may leave unanswered before it counts as stuck. */
+const MAX_PINGS = 2;
 /** Between two tries to reach a shim that lives but does not answer, milliseconds. */
 const RECONNECT_MS = 500;
 const RECONNECTS = 10;
@@ -118,10 +122,7 @@ export class ShimHandler implements RuntimeHandler {
   async delete(id: string): Promise<void> {
     const sandboxId = this.#options.sandboxOf(id) ?? id;
     const dir = this.#bundle(id, sandboxId);
-    const shim = await this.#shim(sandboxId).catch((e: unknown) => {
-      if (kindOf(e) !== 'unavailable') throw e;
-      return undefined;
-    });
+    const shim = await this.#answering(sandboxId);
     if (await isMarked(dir)) {
       if (shim === undefined) await this.#deleteWithoutShim(id, dir);
       else await killAndDelete(shim.tasks, id);
@@ -206,12 +207,32 @@ export class ShimHandler implements RuntimeHandler {
     return this.#watched(sandboxId, found);
   }
 
+  /** The shim of a sandbox if it lives and answers. One that is stuck is killed, so that pods can be taken down. */
+  async #answering(sandboxId: string): Promise<Shim | undefined> {
+    const shim = await this.#shim(sandboxId).catch((e: unknown) => {
+      if (!['unavailable', 'deadline'].includes(kindOf(e))) throw e;
+      return undefined;
+    });
+    if (await shim?.answers(sandboxId)) return shim;
+    await this.#killStuck(sandboxId, shim);
+    return undefined;
+  }
+
+  async #killStuck(sandboxId: string, shim: Shim | undefined): Promise<void> {
+    const { log, paths } = this.#options;
+    if (!isShimAlive(paths.sandbox(sandboxId).dir)) return;
+    log.warn({ sandbox: sandboxId }, 'the shim does not answer and is killed');
+    if (shim === undefined) await endStrayShims(sandboxId);
+    else await shim.kill(0);
+  }
+
   /** Sees to it that the death of the shim is noticed when there is no container, too. */
   async #watched(sandboxId: string, starting: Promise<Shim>): Promise<Shim> {
     const shim = await starting;
     void shim.tasks.closed.then(async () => {
       if (this.#closing || shim.isEnding) return;
       await this.#again(shim);
+      shim.close();
       // A new connection has its own watcher.
       await this.#shim(sandboxId).catch((e: unknown) => this.#buryPause(sandboxId, e));
     });
@@ -285,14 +306,37 @@ export class ShimHandler implements RuntimeHandler {
     if (end !== undefined) await writeExit(this.#options.paths.container(id).exit, end);
   }
 
+  /** Asks the shim to tell the end; one that is stuck when the init has long ended is killed. */
+  async #wait(shim: Shim, { id, sandboxId, init }: HandledContainer): Promise<ProcessEnd> {
+    const over = new AbortController();
+    const { signal } = over;
+    const suspect = async (): Promise<void> => {
+      if (init === undefined) return;
+      await this.#options.poller.watchExit(init, { signal });
+      await delay(TELL_MS, undefined, { signal, ref: false });
+      // Not at the first silence: a pod hangs on it, and the machine may be busy.
+      for (let pings = 0; pings < MAX_PINGS; pings++) {
+        if ((await shim.answers(sandboxId)) || signal.aborted) return;
+      }
+      await this.#killStuck(sandboxId, shim);
+    };
+    void suspect().catch(() => {});
+    try {
+      return await shim.tasks.wait(id);
+    } finally {
+      over.abort();
+    }
+  }
+
   /**
    * @returns undefined when nobody can tell
    * @throws BerthError `cancelled` when berthd stops before
    */
-  async #waitForEnd({ id, sandboxId }: HandledContainer): Promise<ProcessEnd | undefined> {
+  async #waitForEnd(container: HandledContainer): Promise<ProcessEnd | undefined> {
+    const { id, sandboxId } = container;
     for (let tries = 0; ; tries++) {
       const shim = await this.#shim(sandboxId).catch((e: unknown) => e);
-      const end = shim instanceof Shim ? await shim.tasks.wait(id).catch((e: unknown) => e) : shim;
+      const end = shim instanceof Shim ? await this.#wait(shim, container).catch((e: unknown) => e) : shim;
       if (this.#closing) throw new BerthError('cancelled', 'berthd is stopping');
       if (!(end instanceof Error)) return end as ProcessEnd;
       if (kindOf(end) === 'notFound') return undefined;

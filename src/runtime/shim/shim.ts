@@ -99,6 +99,14 @@ export class Shim {
     return !this.tasks.isClosed;
   }
 
+  /** Whether it answers calls at all; one that is stuck does not. */
+  async answers(sandboxId: string): Promise<boolean> {
+    return this.tasks.shimPid(sandboxId).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** Asks the shim to end, and ends it when it does not. Repeatable. */
   async end(sandboxId: string): Promise<void> {
     this.isEnding = true;
