@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { loadConfig } from '../src/config/load.ts';
 import { defaultConfigText } from '../src/config/print-default.ts';
@@ -48,6 +49,9 @@ async function run(configFile: string | undefined): Promise<void> {
       throw e;
     });
     notifier.ready();
+    // Code made for size. As a flag of the command line it would make Node.js compile its own modules at each
+    // start: what it has compiled already is good for the standard flags only.
+    setFlagsFromString('--optimize-for-size');
     log.info(
       { listen: config.listen, root: config.root, state: config.state, version: BERTH_VERSION },
       'serving',
