@@ -4,8 +4,14 @@ import { defineConfig } from 'rolldown';
 // after half of the CPU time. Functions keep their names, and the maps lead traces back to the sources
 // (NODE_OPTIONS=--enable-source-maps).
 export default defineConfig({
-  // All in one directory: src/image/unpack/run.ts looks for the helper beside itself.
-  input: { berthd: 'cri/berthd.ts', berth: 'src/cli/main.ts', helper: 'src/image/unpack/helper.ts' },
+  // All in one directory: src/image/unpack/run.ts looks for the helper beside itself, and so does
+  // src/sys/replace-mounts.ts for its thread.
+  input: {
+    berthd: 'cri/berthd.ts',
+    berth: 'src/cli/main.ts',
+    helper: 'src/image/unpack/helper.ts',
+    'replace-mounts-worker': 'src/sys/replace-mounts-worker.ts',
+  },
   platform: 'node',
   // It brings machine code, which it finds from where it is.
   external: ['koffi'],

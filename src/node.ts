@@ -22,6 +22,8 @@ import { Database } from './persist/database.ts';
 import { RecordStore } from './persist/record-store.ts';
 import { recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
+import { ViewKeeper } from './resource-view/keeper.ts';
+import { Lxcfs } from './resource-view/lxcfs.ts';
 import { ExitWatch } from './runtime/exit-watch.ts';
 import { type Handlers, makeHandlers } from './runtime/handlers.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
@@ -97,6 +99,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const sampler = new Sampler(services, config.stats.interval * 1000);
   const metrics = await serveMetrics(services, sampler.cost);
   const recovered = recover(services);
+  const views = new ViewKeeper(services);
   const repairs = recovered.then(() => new Repairs(services));
   void recovered.then(() => sweep(services));
   let closing: Promise<void> | undefined;
@@ -111,6 +114,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     await services.images.close();
     await services.creating.settled();
     await (await repairs).close();
+    await views.close();
     await handlers.close();
     services.cni.close();
     watcher.close();
@@ -170,6 +174,7 @@ async function build(
     }),
     runtimes: handlers.byName,
     missing: await probeHandlers(config, paths),
+    lxcfs: lxcfsOf(config),
     sandboxes,
     containers,
     events: new Events(sandboxes, containers),
@@ -210,6 +215,10 @@ async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, 
   const standard = map.get(config.default_runtime);
   if (standard !== undefined) map.set('', standard);
   return map;
+}
+
+function lxcfsOf({ resource_view: { lxcfs_dir: dir, lxcfs: program } }: Config): Lxcfs {
+  return new Lxcfs({ dir, program });
 }
 
 async function cgroupFacts(mode: CgroupMode) {

@@ -13,6 +13,7 @@ import type { OpenFileCounts } from './metrics/open-files.ts';
 import type { Cni } from './network/cni.ts';
 import type { Paths } from './paths.ts';
 import type { RecordStore } from './persist/record-store.ts';
+import type { Lxcfs } from './resource-view/lxcfs.ts';
 import type { ExitWatch } from './runtime/exit-watch.ts';
 import type { RuntimeHandler } from './runtime/handler.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
@@ -50,6 +51,7 @@ export interface Services {
   /** What happens to sandboxes and containers, for those who listen. */
   readonly events: Events;
   readonly exits: ExitWatch;
+  readonly lxcfs: Lxcfs;
   readonly streaming: StreamingServer;
   readonly attachments: Attachments;
   readonly stopLoops: StopLoops;

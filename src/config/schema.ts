@@ -21,6 +21,10 @@ const runtime = z.strictObject({
     .array(z.string().min(1))
     .default([])
     .describe('Globs of the annotations of pods and containers that the program is told'),
+  resource_view: z
+    .boolean()
+    .default(false)
+    .describe('Containers see their own share of the machine, unless their pod says otherwise'),
 });
 
 const network = z.strictObject({
@@ -40,6 +44,19 @@ const images = z.strictObject({
     .describe(
       'Folder of <host>/hosts.toml files: mirrors, certificates, plain http; read afresh when changed',
     ),
+});
+
+const resourceView = z.strictObject({
+  lxcfs_dir: absolutePath
+    .default('/var/lib/lxcfs')
+    .describe('Where lxcfs is mounted, which tells each container its own share of the machine'),
+  lxcfs: optionalPath
+    .default('')
+    .describe('The program, started when nothing is mounted there; "": somebody else starts it'),
+  required: z
+    .boolean()
+    .default(true)
+    .describe('Without lxcfs a container that is to have a view is refused; false: it sees the whole node'),
 });
 
 const streaming = z
@@ -135,9 +152,12 @@ export const configSchema = z.strictObject({
   streaming: streaming.prefault({}).describe('The streaming server'),
   stats: stats.prefault({}).describe('Statistics of pods and containers'),
   metrics: metrics.prefault({}).describe("berthd's own metrics, and those of pods and containers"),
+  resource_view: resourceView
+    .prefault({})
+    .describe('What containers see of the machine, for handlers and pods that ask for it'),
   runtimes: z
     .record(z.string().regex(handlerName, 'must be a DNS label'), runtime)
-    .default({ runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [] } })
+    .default({ runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } })
     .describe('Runtime handlers, by the name that a RuntimeClass uses'),
 });
 

@@ -3,6 +3,7 @@ import { cgroupName } from '../../cgroups/index.ts';
 import { BerthError, during, messageOf, notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Image } from '../image/types.ts';
+import { viewOf } from '../resource-view/view.ts';
 import { type CreatedContainer, RuntimeCreateError } from '../runtime/handler.ts';
 import { runtimeMessage } from '../runtime/oci/runtime.ts';
 import { isReady, type SandboxRecord } from '../sandbox/record.ts';
@@ -130,20 +131,25 @@ async function make(
   const mounts = [...ofImages, ...(await makeDeclaredVolumes(sandbox, paths, image, ofImages))];
   await s.faults.at('CreateContainer.imageVolumes');
   const spec = await containerSpec(s, sandbox, container, image, mounts);
+  const view = await viewOf(s, sandbox, container);
+  spec.mounts.push(...view);
   // It holds the environment, and with it passwords.
   await writeFile(paths.spec, stringifyOci(spec), { mode: 0o600 });
   await s.faults.at('CreateContainer.spec');
   await makeLogDirectory(container.logPath);
   await s.faults.at('CreateContainer.log');
   const { uid, gid, additionalGids } = spec.process.user;
-  const user = { uid, gid, supplementalGroups: additionalGids };
+  const made = {
+    user: { uid, gid, supplementalGroups: additionalGids },
+    ...(view.length > 0 ? { resourceView: true } : {}),
+  };
   try {
     const started = await runtimeOf(s, container).create(container);
     await s.faults.at('CreateContainer.monitor');
-    return { user, ...identities(started) };
+    return { ...made, ...identities(started) };
   } catch (e: unknown) {
     if (!(e instanceof RuntimeCreateError)) throw during('monitor', e);
-    return { user, createError: await betterMessage(paths.runtimeLog, e.message) };
+    return { ...made, createError: await betterMessage(paths.runtimeLog, e.message) };
   }
 }
 

@@ -32,6 +32,8 @@ export interface ContainerRecord {
   /** From the config, else the image, else SIGTERM. */
   readonly stopSignal: string;
   readonly user?: ContainerUser;
+  /** It sees its share of the machine through lxcfs. */
+  readonly resourceView?: boolean;
   readonly init?: ProcessIdentity;
   readonly conmon?: ProcessIdentity;
   /** What the OCI runtime said when it refused to create the container; StartContainer reports it. */

@@ -40,14 +40,10 @@ const cMountSetattr = declare<[number, number, string, number, Buffer, number]>(
  * @throws SyscallError; EINVAL when the file system cannot be mapped, EPERM when the namespace has no mapping
  */
 export function idmappedMount(source: string, target: string, usernsFd: number): void {
-  const tree = openTree(source, 0);
+  const tree = cloneTree(source, 0);
   try {
     setAttributes(tree, 0, MOUNT_ATTR_IDMAP, usernsFd, source);
-    check(
-      'move_mount',
-      cMoveMount(SYS_MOVE_MOUNT, tree, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH),
-      target,
-    );
+    moveTree(tree, target);
   } finally {
     closeSync(tree);
   }
@@ -60,7 +56,7 @@ export function idmappedMount(source: string, target: string, usernsFd: number):
  * @throws SyscallError when it does not
  */
 export function tryRecursiveReadOnly(dir: string): void {
-  const tree = openTree(dir, AT_RECURSIVE);
+  const tree = cloneTree(dir, AT_RECURSIVE);
   try {
     setAttributes(tree, AT_RECURSIVE, MOUNT_ATTR_RDONLY, 0, dir);
   } finally {
@@ -68,7 +64,35 @@ export function tryRecursiveReadOnly(dir: string): void {
   }
 }
 
-function openTree(path: string, flags: number): number {
+/**
+ * A descriptor of a copy of the mount at `path`, which is mounted nowhere yet; close it.
+ *
+ * @throws SyscallError
+ */
+export function openTree(path: string, access: 'readonly' | 'writable'): number {
+  const tree = cloneTree(path, 0);
+  try {
+    if (access === 'readonly') setAttributes(tree, 0, MOUNT_ATTR_RDONLY, 0, path);
+    return tree;
+  } catch (e: unknown) {
+    closeSync(tree);
+    throw e;
+  }
+}
+
+/**
+ * Mounts what {@link openTree} gave at `target` of this thread's mount namespace, never following a symlink
+ * in its last part. @throws SyscallError
+ */
+export function moveTree(tree: number, target: string): void {
+  check(
+    'move_mount',
+    cMoveMount(SYS_MOVE_MOUNT, tree, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH),
+    target,
+  );
+}
+
+function cloneTree(path: string, flags: number): number {
   const all = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags;
   return check('open_tree', cOpenTree(SYS_OPEN_TREE, AT_FDCWD, path, all), path);
 }

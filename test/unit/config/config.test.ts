@@ -26,7 +26,8 @@ const DEFAULTS = {
   },
   stats: { interval: 10 },
   metrics: { enabled: false, address: '127.0.0.1', port: 9539 },
-  runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [] } },
+  resource_view: { lxcfs_dir: '/var/lib/lxcfs', lxcfs: '', required: true },
+  runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } },
 };
 
 describe('parseConfig', () => {
@@ -66,12 +67,17 @@ interval = 2
 enabled = true
 address = "::"
 port = 0
+[resource_view]
+lxcfs_dir = "/l"
+lxcfs = "/lxcfs"
+required = false
 [runtimes."crun-1.8"]
 path = "/usr/bin/crun"
 [runtimes.kata]
 type = "shim"
 path = "/usr/bin/shim"
 allowed_annotations = ["io.katacontainers.*"]
+resource_view = true
 `;
     expect(parseConfig(text, 'x')).toEqual({
       listen: 'unix:///tmp/a.sock',
@@ -94,9 +100,15 @@ allowed_annotations = ["io.katacontainers.*"]
       },
       stats: { interval: 2 },
       metrics: { enabled: true, address: '::', port: 0 },
+      resource_view: { lxcfs_dir: '/l', lxcfs: '/lxcfs', required: false },
       runtimes: {
-        'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [] },
-        kata: { type: 'shim', path: '/usr/bin/shim', allowed_annotations: ['io.katacontainers.*'] },
+        'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [], resource_view: false },
+        kata: {
+          type: 'shim',
+          path: '/usr/bin/shim',
+          allowed_annotations: ['io.katacontainers.*'],
+          resource_view: true,
+        },
       },
     });
   });

@@ -11,6 +11,7 @@ interface Schema {
   type?: string;
   enum?: string[];
   pattern?: string;
+  anyOf?: Schema[];
   default?: unknown;
   items?: Schema;
   properties?: Record<string, Schema>;
@@ -40,7 +41,9 @@ function flatten(schema: Schema, prefix = ''): [string, Schema][] {
 const keys = flatten(z.toJSONSchema(configSchema, { io: 'input' }) as Schema);
 
 /** What the document calls a type. */
-function typeName({ type, enum: values, pattern = '', items }: Schema): string {
+function typeName({ type, enum: values, pattern = '', items, anyOf }: Schema): string {
+  // What may be left empty.
+  if (anyOf !== undefined) return typeName(anyOf.find((option) => option.pattern !== undefined) ?? {});
   if (values !== undefined) return 'one of';
   if (type === 'array') return items?.pattern === undefined ? 'list of strings' : 'list of paths';
   if (type === 'object') return 'table';
