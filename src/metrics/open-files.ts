@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { readdir, readlink } from 'node:fs/promises';
 import { isErrno } from '../errors.ts';
 import { SingleFlight } from '../util/single-flight.ts';
@@ -8,6 +8,8 @@ import type { OpenFiles } from './family.ts';
 const SOCKETS_AGE_MS = 60_000;
 /** Nor before so many times as long as it took. */
 const REST = 20;
+/** So many descriptors of one container are looked at within the scrape, more are between two. */
+const AT_ONCE = 200n;
 /** Descriptors of one container that are looked at; beyond, the number of sockets is unknown. */
 const MAX_LOOKED_AT = 20_000;
 
@@ -21,10 +23,16 @@ export class OpenFileCounts {
     const descriptors = pids.reduce((total, pid) => total + countDescriptors(pid), 0n);
     const softLimit = init === undefined ? undefined : maxOpenFiles(init);
     const known = this.#sockets.get(id);
-    if (known === undefined || performance.now() > known.until) {
-      // For the next scrape; a process that cannot be looked into costs but that number.
-      void this.#counting.run(id, () => this.#countSockets(id, pids)).catch(() => {});
+    if (known !== undefined && performance.now() < known.until) {
+      return { descriptors, sockets: known.count, softLimit };
     }
+    if (descriptors <= AT_ONCE) {
+      const sockets = socketsNow(pids);
+      this.#sockets.set(id, { count: sockets, until: performance.now() + SOCKETS_AGE_MS });
+      return { descriptors, sockets, softLimit };
+    }
+    // A process that cannot be looked into costs but that number.
+    void this.#counting.run(id, () => this.#countSockets(id, pids)).catch(() => {});
     return { descriptors, sockets: known?.count, softLimit };
   }
 
@@ -41,6 +49,20 @@ export class OpenFileCounts {
   }
 }
 
+function socketsNow(pids: readonly number[]): bigint {
+  let count = 0n;
+  for (const pid of pids) {
+    const dir = `/proc/${pid}/fd`;
+    for (const fd of orIfGone(() => readdirSync(dir), [])) {
+      if (orIfGone(() => readlinkSync(`${dir}/${fd}`), '').startsWith(SOCKET)) count++;
+    }
+  }
+  return count;
+}
+
+/** What the link of a descriptor begins with (proc_pid_fd(5)). */
+const SOCKET = 'socket:';
+
 async function socketsOf(pids: readonly number[]): Promise<bigint | undefined> {
   let looked = 0;
   let count = 0n;
@@ -50,7 +72,7 @@ async function socketsOf(pids: readonly number[]): Promise<bigint | undefined> {
     if (looked > MAX_LOOKED_AT) return undefined;
     for (const fd of fds) {
       const target = await readlink(`/proc/${pid}/fd/${fd}`).catch(emptyIfGone(''));
-      if (target.startsWith('socket:')) count++;
+      if (target.startsWith(SOCKET)) count++;
     }
   }
   return count;
@@ -62,25 +84,26 @@ async function socketsOf(pids: readonly number[]): Promise<bigint | undefined> {
  */
 function countDescriptors(pid: number): bigint {
   const dir = `/proc/${pid}/fd`;
-  try {
-    const { size } = statSync(dir, { bigint: true });
-    return size > 0n ? size : BigInt(readdirSync(dir).length);
-  } catch (e: unknown) {
-    return emptyIfGone(0n)(e);
-  }
+  const size = orIfGone(() => statSync(dir, { bigint: true }).size, 0n);
+  return size > 0n ? size : BigInt(orIfGone(() => readdirSync(dir), []).length);
 }
 
 /** Soft limit of `Max open files` (proc_pid_limits(5)). */
 function maxOpenFiles(pid: number): bigint | undefined {
-  try {
-    const soft = /^Max open files\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8'))?.[1];
-    return soft === undefined ? undefined : BigInt(soft);
-  } catch (e: unknown) {
-    return emptyIfGone(undefined)(e);
-  }
+  const text = orIfGone(() => readFileSync(`/proc/${pid}/limits`, 'utf8'), '');
+  const soft = /^Max open files\s+(\d+)/m.exec(text)?.[1];
+  return soft === undefined ? undefined : BigInt(soft);
 }
 
 /** Processes end while they are looked at. */
+function orIfGone<T>(look: () => T, empty: T): T {
+  try {
+    return look();
+  } catch (e: unknown) {
+    return emptyIfGone(empty)(e);
+  }
+}
+
 function emptyIfGone<T>(empty: T): (e: unknown) => T {
   return (e) => {
     if (isErrno(e, 'ENOENT', 'ESRCH')) return empty;
