@@ -10,6 +10,7 @@ import { Berthd } from '../support/berthd.ts';
 import { busyboxArchive } from '../support/busybox.ts';
 import { start } from '../support/cli.ts';
 import { FaultPlan } from '../support/faults.ts';
+import { sharedDirectory } from '../support/host.ts';
 import {
   containerConfig,
   IDLE,
@@ -25,12 +26,14 @@ import { Wrapper } from '../support/wrappers.ts';
 const OTHER_IMAGE = 'localhost/berth-test/other:1';
 
 let dir: string;
+let shared: Awaited<ReturnType<typeof sharedDirectory>>;
 let plan: FaultPlan;
 let wrappers: Record<'runc' | 'bridge', Wrapper>;
 let berthd: Berthd;
 let pods: Pods;
 
 beforeAll(async () => {
+  shared = await sharedDirectory();
   dir = await mkdtemp(path.join(tmpdir(), 'berth-idempotency-'));
   plan = new FaultPlan(dir);
   await plan.set([]);
@@ -59,6 +62,7 @@ afterEach(async () => {
 });
 afterAll(async () => {
   expect(await berthd.close()).toEqual([]);
+  await shared.remove();
   await rm(dir, { recursive: true });
 });
 
@@ -119,7 +123,7 @@ async function containerMaker(): Promise<Maker> {
     envs: [{ key: 'A', value: Buffer.from('1') }],
     labels: LABELS,
     annotations: { 'a/b': '1' },
-    mounts: mountsOfEveryKind(dir),
+    mounts: mountsOfEveryKind(shared.dir),
     devices: [{ container_path: '/dev/another', host_path: '/dev/null', permissions: 'rw' }],
     linux: {
       resources: { cpu_shares: 512, memory_limit_in_bytes: 64 << 20, oom_score_adj: 500 },

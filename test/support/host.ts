@@ -1,10 +1,12 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rmdir } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rmdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { isErrno } from '../../src/errors.ts';
+import { MS_SHARED, mount, unmount } from '../../src/sys/mount.ts';
 
 const exec = promisify(execFile);
 const CGROUPS = '/sys/fs/cgroup';
@@ -13,6 +15,20 @@ const END_MS = 5_000;
 /** Removes a link if it is there. */
 export async function removeLink(name: string): Promise<void> {
   if (existsSync(`/sys/class/net/${name}`)) await exec('ip', ['link', 'del', name]);
+}
+
+/** A fresh directory on a shared mount of its own: where a volume must be whose mounts are to propagate. */
+export async function sharedDirectory(): Promise<{ dir: string; remove(): Promise<void> }> {
+  const dir = await mkdtemp(path.join(tmpdir(), 'berth-shared-'));
+  mount('tmpfs', dir, 'tmpfs', 0);
+  mount(null, dir, null, MS_SHARED);
+  return {
+    dir,
+    remove: async () => {
+      unmount(dir, { lazy: true });
+      await rmdir(dir);
+    },
+  };
 }
 
 /** Directories of a cgroup path (`/a/b`), one in each hierarchy that has it; on cgroup v2 there is but one. */
