@@ -85,18 +85,20 @@ export class ContentStore {
     const hash = createHash(algorithm);
     const limit = expected.size ?? expected.limit;
     let size = 0;
+    const writer = new BatchWriter(file, (written) => growth.grow(written));
     try {
       try {
         for await (const chunk of source) {
           size += chunk.length;
           if (size > limit) throw new BerthError('invalid', `blob ${wanted} has more than ${limit} bytes`);
           hash.update(chunk);
-          await writeAll(file, chunk);
-          growth.grow(size);
+          await writer.write(chunk);
           onBytes?.(size);
         }
+        await writer.flush();
         await file.sync();
       } finally {
+        await writer.settled();
         await file.close();
       }
       const digest = `${algorithm}:${hash.digest('hex')}`;
@@ -158,6 +160,62 @@ export class ContentStore {
         if (row === undefined) await this.remove(digest);
       }
     }
+  }
+}
+
+/** Bytes that may wait for the write before. */
+const BATCH_BYTES = 1024 * 1024;
+
+/**
+ * Writes pieces, a socket's of at most 64 KiB, in few calls: while one is under way, those that come are
+ * gathered for the next.
+ */
+class BatchWriter {
+  readonly #file: FileHandle;
+  readonly #onWritten: (bytes: number) => void;
+  #batch: Uint8Array[] = [];
+  #bytes = 0;
+  #written = 0;
+  #writing: Promise<void> | undefined;
+
+  /** @param onWritten called with the bytes in the file so far */
+  constructor(file: FileHandle, onWritten: (bytes: number) => void) {
+    this.#file = file;
+    this.#onWritten = onWritten;
+  }
+
+  /** @throws SyscallError what a write before this one has met */
+  async write(piece: Uint8Array): Promise<void> {
+    this.#batch.push(piece);
+    this.#bytes += piece.length;
+    this.#writing ??= this.#drain();
+    // Whoever writes next, or flushes, is told of a failure.
+    this.#writing.catch(() => {});
+    if (this.#bytes >= BATCH_BYTES) await this.#writing;
+  }
+
+  /** All pieces are in the file when this resolves. @throws SyscallError */
+  async flush(): Promise<void> {
+    await this.#writing;
+  }
+
+  /** Resolves when no write is under way, whatever came of it. */
+  async settled(): Promise<void> {
+    await this.#writing?.catch(() => {});
+  }
+
+  /** Not undone after a failure: nothing may follow what was not written. */
+  async #drain(): Promise<void> {
+    while (this.#bytes > 0) {
+      const [batch, bytes] = [this.#batch, this.#bytes];
+      this.#batch = [];
+      this.#bytes = 0;
+      const { bytesWritten } = await this.#file.writev(batch);
+      if (bytesWritten < bytes) await writeAll(this.#file, Buffer.concat(batch).subarray(bytesWritten));
+      this.#written += bytes;
+      this.#onWritten(this.#written);
+    }
+    this.#writing = undefined;
   }
 }
 

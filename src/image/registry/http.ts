@@ -141,19 +141,18 @@ export async function* bodyOf(
   const chunks = response[Symbol.asyncIterator]();
   let waitedMs = 0;
   let bytes = 0;
+  let isWaiting = true;
+  const timer = setTimeout(() => {
+    if (isWaiting) response.destroy(new BerthError('unavailable', 'no bytes in time'));
+    else timer.refresh();
+  }, clocks.idle);
   try {
     for (;;) {
+      isWaiting = true;
+      timer.refresh();
       const began = performance.now();
-      const timer = setTimeout(
-        () => response.destroy(new BerthError('unavailable', 'no bytes in time')),
-        clocks.idle,
-      );
-      let next: IteratorResult<unknown>;
-      try {
-        next = await chunks.next();
-      } finally {
-        clearTimeout(timer);
-      }
+      const next: IteratorResult<unknown> = await chunks.next();
+      isWaiting = false;
       if (next.done === true) break;
       const chunk = next.value as Buffer;
       waitedMs += performance.now() - began;
@@ -170,6 +169,7 @@ export async function* bodyOf(
     signal.throwIfAborted();
     throw unreachable(url, e);
   } finally {
+    clearTimeout(timer);
     response.destroy();
   }
 }
