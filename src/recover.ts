@@ -9,7 +9,11 @@ import type { Services } from './services.ts';
 import { endHelpers, findHelpers } from './sys/helpers.ts';
 import { listMounts, unmount } from './sys/mount.ts';
 import { isAlive } from './sys/process-identity.ts';
+import { orAborted } from './util/abort.ts';
 import { nowNs } from './util/nanoseconds.ts';
+
+/** How long a start waits for the record of an end that a handler is about to tell, milliseconds. */
+const END_MS = 10_000;
 
 /** What a start does about one record. */
 export type Recovery = 'watch' | 'ended' | 'discard' | 'nothing';
@@ -103,6 +107,8 @@ async function recoverContainer(s: Services, container: ContainerRecord): Promis
     case 'watch':
       watchContainer(s, container.id);
       if (container.startedAt === undefined) await noteStart(s, container);
+      // The first list after the start must not show it running.
+      if (await runtime?.hasEnded?.(container)) await toldSoon(s, container.id);
       return;
     case 'ended':
       await noteExit(s, container.id);
@@ -113,6 +119,11 @@ async function recoverContainer(s: Services, container: ContainerRecord): Promis
     case 'nothing':
       return;
   }
+}
+
+/** Waits until the end of a container is on record, and not long. */
+async function toldSoon(s: Services, id: string): Promise<void> {
+  await orAborted(s.exits.ended(id), AbortSignal.timeout(END_MS)).catch(() => {});
 }
 
 /** The daemon may have been killed after the OCI runtime's `start` and before it was on record. */

@@ -56,6 +56,12 @@ export interface RuntimeHandler {
   /** True while there is somebody who will tell how the container ends. */
   isMonitored(container: HandledContainer): boolean;
 
+  /**
+   * Whether a container has ended although it is monitored, where that can be: its end is about to be told. Answers
+   * soon; never rejects.
+   */
+  hasEnded?(container: HandledContainer): Promise<boolean>;
+
   /** The process or the promise whose end means that all about the container's end is written. */
   ended(container: HandledContainer): ProcessIdentity | Promise<void> | undefined;
 

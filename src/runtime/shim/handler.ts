@@ -27,6 +27,8 @@ import { ContainerStdio } from './stdio.ts';
 const KILL = signalNumber('SIGKILL') ?? 9;
 /** After SIGKILL only the kernel, or a VM, can hold a process; milliseconds. */
 const KILL_WAIT_MS = 10_000;
+/** How long berthd's start waits for what one shim says of one container, milliseconds. */
+const STATE_MS = 2_000;
 /** How long a shim may take to tell the end of a process that has ended, milliseconds. */
 const TELL_MS = 1_000;
 /** Calls, of five seconds each, that a shim may leave unanswered before it counts as stuck. */
@@ -138,6 +140,13 @@ export class ShimHandler implements RuntimeHandler {
 
   isMonitored({ sandboxId }: HandledContainer): boolean {
     return isShimAlive(this.#options.paths.sandbox(sandboxId).dir);
+  }
+
+  /** The shim outlives its containers. */
+  async hasEnded({ id }: HandledContainer): Promise<boolean> {
+    const state = this.#tasks(id).then((tasks) => tasks.state(id));
+    const patience = delay(STATE_MS, 'UNKNOWN', { ref: false });
+    return (await Promise.race([state, patience]).catch(() => 'UNKNOWN')) === 'STOPPED';
   }
 
   ended(container: HandledContainer): Promise<void> {
