@@ -32,6 +32,8 @@ export class Fetches {
   readonly #faults: Faults;
   readonly #running = new Map<string, Omit<Fetch, 'isJoined'>>();
 
+  #bytes = 0n;
+
   constructor(content: ContentStore, faults: Faults) {
     this.#content = content;
     this.#faults = faults;
@@ -40,6 +42,11 @@ export class Fetches {
   /** Fetches under way, those that wait for their turn included. */
   get active(): number {
     return this.#running.size;
+  }
+
+  /** Bytes that have arrived so far, of all fetches; those that had to be thrown away count. */
+  get bytes(): bigint {
+    return this.#bytes;
   }
 
   /**
@@ -90,7 +97,13 @@ export class Fetches {
     return source.slots.run(signal, async () => {
       onBytes?.(0);
       const expected = { digest, size, limit: MAX_BLOB_BYTES };
-      await this.#content.write(source.fetch(descriptor, signal), expected, { onBytes, growth });
+      let before = 0;
+      const count = (total: number): void => {
+        this.#bytes += BigInt(total - before);
+        before = total;
+        onBytes?.(total);
+      };
+      await this.#content.write(source.fetch(descriptor, signal), expected, { onBytes: count, growth });
       await this.#faults.at('PullImage.blob');
     });
   }

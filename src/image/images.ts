@@ -47,6 +47,17 @@ export interface ImagesOptions {
   used?: () => ReadonlySet<string>;
 }
 
+/** What pulls and imports are doing, and have done. */
+export interface ImageActivity {
+  /** Blobs being fetched, or waiting for their turn. */
+  downloads: number;
+  /** Layers. */
+  unpackings: number;
+  downloadedBytes: bigint;
+  /** As allocated on disk. */
+  unpackedBytes: bigint;
+}
+
 /** The images of this node: one method a verb, each in a file of its own. */
 export class Images {
   readonly #options: ImagesOptions;
@@ -109,6 +120,17 @@ export class Images {
   /** Bytes and inodes, from the records. */
   fsInfo(): ImageFsUsage {
     return fsInfo(this.#options.db, this.#deps.layers.root);
+  }
+
+  /** What is under way and has been done since the start, for metrics. */
+  activity(): ImageActivity {
+    const { fetches, layers } = this.#deps;
+    return {
+      downloads: fetches.active,
+      unpackings: layers.active,
+      downloadedBytes: fetches.bytes,
+      unpackedBytes: layers.unpackedBytes,
+    };
   }
 
   /** What takes how much of the disk, from the records. */

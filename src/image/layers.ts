@@ -65,12 +65,23 @@ export class LayerStore {
   readonly #inFlight = new SingleFlight<void>();
   readonly #slots = new UnpackSlots(UNPACK_SLOTS);
   readonly #removals = new Semaphore(REMOVALS);
+  #unpackedBytes = 0n;
 
   constructor(root: string, db: Database) {
     this.#root = join(root, 'layers');
     this.#db = db;
     // Root only: setuid files of images must not be reachable for the host's users.
     mkdirSync(this.#root, { recursive: true, mode: 0o700 });
+  }
+
+  /** Layers that are being unpacked. */
+  get active(): number {
+    return this.#slots.active;
+  }
+
+  /** Bytes of the layers that were unpacked so far, as allocated on disk. */
+  get unpackedBytes(): bigint {
+    return this.#unpackedBytes;
   }
 
   /** The folder that holds all layers, absolute. */
@@ -119,6 +130,7 @@ export class LayerStore {
         await mkdir(target, { recursive: true, mode: 0o755 });
         return unpackLayer({ ...job, target });
       });
+      this.#unpackedBytes += BigInt(result.size);
       await job.stored;
       await job.belowReady;
       await this.#inheritAttributes(target, result.impliedDirs, job.below);

@@ -73,6 +73,7 @@ export class DaemonMetrics {
       this.#errors.read(),
       gauge('berth_rpcs_in_flight', 'Calls that are being answered.', ...inFlight),
       ...objects(s),
+      ...ofImages(s),
       gauge('berth_network_ready', '1 when pods can get a network.', { value: ready ? 1 : 0 }),
       this.#swept.read(),
       gauge('berth_event_subscribers', 'Callers of GetContainerEvents.', { value: s.events.subscribers }),
@@ -115,6 +116,19 @@ function objects(s: Services): MetricLines[] {
     gauge('berth_cleanup_tasks', 'What could not be taken down yet and is tried again.', {
       value: failed.length,
     }),
+  ];
+}
+
+function ofImages({ images }: Services): MetricLines[] {
+  const { downloads, unpackings, downloadedBytes, unpackedBytes } = images.activity();
+  return [
+    gauge('berth_image_bytes', 'What images take of the disk.', { value: Number(images.fsInfo().usedBytes) }),
+    gauge('berth_image_downloads', 'Blobs being downloaded, or waiting for their turn.', {
+      value: downloads,
+    }),
+    gauge('berth_image_unpackings', 'Layers being unpacked.', { value: unpackings }),
+    counter('berth_image_downloaded_bytes_total', 'Bytes of blobs that arrived.', Number(downloadedBytes)),
+    counter('berth_image_unpacked_bytes_total', 'Bytes of unpacked layers.', Number(unpackedBytes)),
   ];
 }
 

@@ -23,7 +23,11 @@ async function served(): Promise<Map<string, string[]>> {
     {
       events: new Events(fake.s.sandboxes, fake.s.containers),
       cni: { status: async () => ({ ready: true, message: '' }) },
-      images: { list: () => [] },
+      images: {
+        list: () => [],
+        fsInfo: () => ({ usedBytes: 0n }),
+        activity: () => ({ downloads: 0, unpackings: 0, downloadedBytes: 0n, unpackedBytes: 0n }),
+      },
     },
     fake.s,
   );

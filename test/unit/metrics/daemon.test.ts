@@ -20,7 +20,11 @@ async function read() {
     {
       events: new Events(fake.s.sandboxes, fake.s.containers),
       cni: { status: async () => ({ ready: true, message: '' }) },
-      images: { list: () => [1, 2, 3] },
+      images: {
+        list: () => [1, 2, 3],
+        fsInfo: () => ({ usedBytes: 5n }),
+        activity: () => ({ downloads: 1, unpackings: 2, downloadedBytes: 3n, unpackedBytes: 4n }),
+      },
     },
     fake.s,
   );
@@ -75,6 +79,11 @@ describe('DaemonMetrics', () => {
       'berth_cleanup_tasks{}': 1,
       'berth_leaks_swept_total{}': 1,
       'berth_images{}': 3,
+      'berth_image_bytes{}': 5,
+      'berth_image_downloads{}': 1,
+      'berth_image_unpackings{}': 2,
+      'berth_image_downloaded_bytes_total{}': 3,
+      'berth_image_unpacked_bytes_total{}': 4,
       'berth_network_ready{}': 1,
       'berth_sampler_seconds_total{}': 0.25,
       'berth_sampler_rounds_total{}': 4,
