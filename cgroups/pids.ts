@@ -2,9 +2,13 @@ import { readOptional, write } from './io.ts';
 import { limited, parseMax, parseUint } from './parse.ts';
 import type { PidsStats, Resources } from './types.ts';
 
+export function current(dir: string): bigint | undefined {
+  return parseUint(readOptional(dir, 'pids.current'));
+}
+
 export function stats(dir: string): PidsStats {
   return {
-    current: parseUint(readOptional(dir, 'pids.current')),
+    current: current(dir),
     limit: limited(parseMax(readOptional(dir, 'pids.max'))),
   };
 }

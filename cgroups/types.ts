@@ -190,8 +190,8 @@ export interface CgroupManager {
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined;
   /** CPU time of the subtree so far, nanoseconds, from one file; undefined when unknown or absent. */
   cpuUsageNs(path: string): bigint | undefined;
-  /** Tasks of the subtree and their limit. */
-  pids(path: string): PidsStats;
+  /** Tasks of the subtree, threads included, from one file; undefined when unknown or absent. */
+  tasks(path: string): bigint | undefined;
   /**
    * OOM kills in the subtree; undefined when unknown or when the cgroup is absent, so it must be
    * asked before the cgroup is removed.

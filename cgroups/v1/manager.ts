@@ -17,7 +17,6 @@ import type {
   CgroupMode,
   CgroupStats,
   CgroupUsage,
-  PidsStats,
   PsiStats,
   Resources,
 } from '../types.ts';
@@ -128,8 +127,9 @@ export class V1Manager implements CgroupManager {
     return dir === undefined ? undefined : cpu.usageNs(dir);
   }
 
-  pids(path: string): PidsStats {
-    return pids.stats(this.#dir(path, 'pids') ?? NOWHERE);
+  tasks(path: string): bigint | undefined {
+    const dir = this.#dir(path, 'pids');
+    return dir === undefined ? undefined : pids.current(dir);
   }
 
   oomKills(path: string): bigint | undefined {

@@ -9,14 +9,7 @@ import { psiStats } from '../psi.ts';
 import { v2Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type {
-  CgroupDetails,
-  CgroupManager,
-  CgroupStats,
-  CgroupUsage,
-  PidsStats,
-  Resources,
-} from '../types.ts';
+import type { CgroupDetails, CgroupManager, CgroupStats, CgroupUsage, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
@@ -107,8 +100,8 @@ export class V2Manager implements CgroupManager {
     return cpu.usageNs(this.#dir(path));
   }
 
-  pids(path: string): PidsStats {
-    return pids.stats(this.#dir(path));
+  tasks(path: string): bigint | undefined {
+    return pids.current(this.#dir(path));
   }
 
   oomKills(path: string): bigint | undefined {

@@ -34,9 +34,10 @@ export async function containerStats(
 export async function listContainerStats(
   s: Services,
   records: readonly ContainerRecord[],
+  maxAgeMs = LIST_AGE_MS,
+  nodeSwap = nodeSwapBytes(),
 ): Promise<ContainerStats[]> {
-  const nodeSwap = nodeSwapBytes();
-  const readings = await mapYielding(records, ({ cgroup }) => s.readings.read(cgroup.path, LIST_AGE_MS));
+  const readings = await mapYielding(records, ({ cgroup }) => s.readings.read(cgroup.path, maxAgeMs));
   // Side by side: the first look at a large layer takes a while.
   const all = await Promise.all(records.map((record, i) => complete(s, record, readings[i], nodeSwap)));
   return all.filter((stats) => stats !== undefined);

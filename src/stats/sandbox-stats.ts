@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { CgroupUsage } from '../../cgroups/index.ts';
+import type { ContainerRecord } from '../container/record.ts';
 import { isErrno } from '../errors.ts';
 import { isReady, type SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
@@ -10,6 +11,7 @@ import { type ContainerStats, LIST_AGE_MS, listContainerStats } from './containe
 import { podCgroups } from './pod-cgroup.ts';
 import type { Reading } from './readings.ts';
 import { sum, sumUsage } from './sum.ts';
+import { nodeSwapBytes } from './swap.ts';
 
 /** One reading of a pod's use of the node. What is unknown is undefined, never 0. */
 export interface SandboxStats {
@@ -35,19 +37,47 @@ export interface NetworkStats {
   readonly interfaces: readonly InterfaceCounters[];
 }
 
+/** What is found out once for all pods of a list. */
+interface Look {
+  readonly maxAgeMs: number;
+  readonly nodeSwap: bigint | undefined;
+  readonly ownCgroup: (sandbox: SandboxRecord) => string | undefined;
+  /** Containers that have not ended, by sandbox. */
+  readonly running: ReadonlyMap<string, readonly ContainerRecord[]>;
+}
+
 /** A pod's figures now; undefined when it is not ready, or stops while it is read. */
-export async function sandboxStats(
+export async function sandboxStats(s: Services, sandbox: SandboxRecord): Promise<SandboxStats | undefined> {
+  return measure(s, sandbox, look(s, 0));
+}
+
+/** The same for many; those that stop meanwhile are left out. */
+export async function listSandboxStats(
+  s: Services,
+  sandboxes: readonly SandboxRecord[],
+): Promise<SandboxStats[]> {
+  const once = look(s, LIST_AGE_MS);
+  const all = await mapYielding(sandboxes, (sandbox) => measure(s, sandbox, once));
+  return all.filter((stats) => stats !== undefined);
+}
+
+function look(s: Services, maxAgeMs: number): Look {
+  const running = Map.groupBy(s.containers.values(), ({ phase, exit, sandboxId }) =>
+    phase === 'live' && exit === undefined ? sandboxId : '',
+  );
+  return { maxAgeMs, nodeSwap: nodeSwapBytes(), ownCgroup: podCgroups(s.sandboxes.values()), running };
+}
+
+async function measure(
   s: Services,
   sandbox: SandboxRecord,
-  maxAgeMs = 0,
-  ownCgroup = podCgroups(s.sandboxes.values()),
+  { maxAgeMs, nodeSwap, ownCgroup, running }: Look,
 ): Promise<SandboxStats | undefined> {
   if (!isReady(sandbox)) return undefined;
-  const members = [...s.containers.values()].filter((c) => c.sandboxId === sandbox.id && c.phase === 'live');
-  const running = members.filter(({ exit }) => exit === undefined);
-  const containers = await listContainerStats(s, running);
+  const members = running.get(sandbox.id) ?? [];
+  const containers = await listContainerStats(s, members, maxAgeMs, nodeSwap);
   const own = ownCgroup(sandbox);
-  const paths = [sandbox.cgroup.path, ...running.map(({ cgroup }) => cgroup.path)];
+  const paths = [sandbox.cgroup.path, ...members.map(({ cgroup }) => cgroup.path)];
   const whole = own === undefined ? together(s, paths, maxAgeMs) : s.readings.read(own, maxAgeMs);
   if (whole === undefined) return undefined;
   const network = networkStats(s, sandbox);
@@ -57,20 +87,10 @@ export async function sandboxStats(
     record,
     cgroup: whole.usage,
     usageNanoCores: whole.nanoCores,
-    processes: sum((own === undefined ? paths : [own]).map((path) => s.cgroups.pids(path).current)),
+    processes: sum((own === undefined ? paths : [own]).map((path) => s.cgroups.tasks(path))),
     network,
     containers,
   };
-}
-
-/** The same for many; those that stop meanwhile are left out. */
-export async function listSandboxStats(
-  s: Services,
-  sandboxes: readonly SandboxRecord[],
-): Promise<SandboxStats[]> {
-  const ownCgroup = podCgroups(s.sandboxes.values());
-  const all = await mapYielding(sandboxes, (sandbox) => sandboxStats(s, sandbox, LIST_AGE_MS, ownCgroup));
-  return all.filter((stats) => stats !== undefined);
 }
 
 /** What the cgroups that are there use together. */

@@ -84,7 +84,7 @@ describe('a cgroup captured on a hybrid host', () => {
     expect(manager.stats('/absent')).toBeUndefined();
     expect(manager.usage('/absent')).toBeUndefined();
     expect(manager.cpuUsageNs('/absent')).toBeUndefined();
-    expect(manager.pids('/absent')).toEqual({ current: undefined, limit: undefined });
+    expect(manager.tasks('/absent')).toBeUndefined();
     expect(manager.oomKills('/absent')).toBeUndefined();
     expect(manager.procs('/absent')).toEqual([]);
     expect(manager.readResources('/absent')).toEqual({});

@@ -86,7 +86,7 @@ describe('stats', () => {
     put('pod/hugetlb.2MB.current', '4194304\n');
     put('pod/cgroup.procs', '12\n7\n');
     expect(manager.cpuUsageNs('/pod')).toBe(manager.stats('/pod')?.cpu.usageNs);
-    expect(manager.pids('/pod')).toEqual(manager.stats('/pod')?.pids);
+    expect(manager.tasks('/pod')).toBe(manager.stats('/pod')?.pids.current);
     expect(manager.details('/pod', ['2MB', '1GB'])).toMatchObject({
       ...manager.stats('/pod'),
       timestampNs: expect.any(BigInt),
