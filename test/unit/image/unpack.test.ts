@@ -68,6 +68,24 @@ describe('decompress', () => {
     },
   );
 
+  it.each([1, 100_000])('reads eStargz and zstd:chunked as what they are, in pieces of %d', async (size) => {
+    // A gzip member without content, whose extra field says where the table of contents is
+    // (stargz-snapshotter, docs/estargz.md, "eStargz footer").
+    const extra = Buffer.from(`SG\x16\0${'0'.repeat(15)}1STARGZ`, 'latin1');
+    const header = Buffer.from([0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, extra.length, 0]);
+    const footer = Buffer.concat([header, extra, Buffer.from([1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0])]);
+    const members = [text.subarray(0, 300), text.subarray(300)].map((part) => gzipSync(part));
+    expect(await run(Buffer.concat([...members, footer]), size)).toEqual(text);
+    // Each file a frame, the table of contents in skippable ones (containers/storage, pkg/chunked).
+    const table = Buffer.concat([
+      Buffer.from('502a4d18', 'hex'),
+      Buffer.from([4, 0, 0, 0]),
+      Buffer.from('toc!'),
+    ]);
+    const parts = [text.subarray(0, 300), text.subarray(300)].map((part) => zstdCompressSync(part));
+    expect(await run(Buffer.concat([...parts, table, table]), size)).toEqual(text);
+  });
+
   it.each([1, 100_000])('refuses what is damaged or cut short, in pieces of %d', async (size) => {
     const garbage = Buffer.from('garbage');
     for (const whole of [gzipSync(text), zstdCompressSync(text)]) {
