@@ -1,10 +1,14 @@
-const NS_PER_MS = 1_000_000n;
-// performance.timeOrigin has microseconds; a Date alone would give many objects of a pod the same time.
-const ORIGIN_NS = BigInt(Math.round(performance.timeOrigin * 1000)) * 1000n;
+import { realtimeNs } from '../sys/clock.ts';
 
-/** Now, in nanoseconds since the epoch, as CRI wants its times. */
+const NS_PER_MS = 1_000_000n;
+
+/**
+ * Now, in nanoseconds since the epoch, as CRI wants its times. By the wall clock, also when that is set after
+ * berthd has started, as it is on machines that boot without a clock; finer than a Date, which would give
+ * many objects of a pod the same time.
+ */
 export function nowNs(): bigint {
-  return ORIGIN_NS + BigInt(Math.round(performance.now() * 1e6));
+  return realtimeNs();
 }
 
 /** Milliseconds since the epoch (a file's mtime) as nanoseconds. */

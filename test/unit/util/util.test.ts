@@ -181,13 +181,15 @@ describe('tearDown', () => {
 });
 
 describe('times', () => {
-  it('are nanoseconds since the epoch, never going back', () => {
+  it('are nanoseconds since the epoch by the wall clock', () => {
     const before = BigInt(Date.now()) * 1_000_000n;
     const times = Array.from({ length: 1000 }, nowNs);
     expect(times).toEqual(times.toSorted((a, b) => (a < b ? -1 : Number(a > b))));
-    // The monotonic clock and the wall clock may drift apart by what adjtime(3) slews.
-    const apart = (times[0] ?? 0n) - before;
-    expect(apart > -1_000_000_000n && apart < 1_000_000_000n).toBe(true);
+    const after = BigInt(Date.now() + 1) * 1_000_000n;
+    for (const time of [times[0] ?? 0n, times.at(-1) ?? 0n]) {
+      expect(time).toBeGreaterThanOrEqual(before);
+      expect(time).toBeLessThan(after);
+    }
     // Finer than a millisecond, so that the objects of a pod have an order.
     expect(new Set(times).size).toBeGreaterThan(10);
   });
