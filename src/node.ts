@@ -202,16 +202,14 @@ function listenForStreams(config: Config['streaming'], log: Logger): Promise<Str
 
 /** What handlers cannot do, found out by trying; by the names of the handlers. */
 async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, MissingFeatures>> {
-  const kernel = await probeKernel(paths.root);
-  const found = await Promise.all(
-    Object.entries(config.runtimes).map(
-      async ([name, { path }]): Promise<[string, MissingFeatures]> => [
-        name,
-        missingFeatures(path, await runtimeFeatures(path), kernel),
-      ],
-    ),
+  const handlers = Object.entries(config.runtimes);
+  const [kernel, ...features] = await Promise.all([
+    probeKernel(paths.root),
+    ...handlers.map(([, { path }]) => runtimeFeatures(path)),
+  ]);
+  const map = new Map(
+    handlers.map(([name, { path }], i) => [name, missingFeatures(path, features[i], kernel)]),
   );
-  const map = new Map(found);
   const standard = map.get(config.default_runtime);
   if (standard !== undefined) map.set('', standard);
   return map;

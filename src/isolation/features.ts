@@ -78,71 +78,50 @@ export function missingFeatures(
  * numbers tell neither what a distribution has taken in or out nor what a file system supports.
  */
 export async function probeKernel(root: string): Promise<MissingFeatures> {
-  const dir = join(root, 'probe');
-  const [lower, idmapped, target] = ['lower', 'idmapped', 'merged'].map((name) => join(dir, name)) as [
-    string,
-    string,
-    string,
-  ];
-  const clean = (): void => {
-    for (const mounted of [target, idmapped]) unmount(mounted, { lazy: true });
-    rmSync(dir, { recursive: true, force: true });
+  const recursive = await why(async () => tryRecursiveReadOnly(root));
+  const user = await why(() => tryMappedLayers(join(root, 'probe')));
+  return {
+    ...(recursive === undefined
+      ? {}
+      : { recursiveReadOnlyMounts: `the kernel cannot make them: ${recursive}` }),
+    ...(user === undefined ? {} : { userNamespaces: `layers below ${root} cannot be mapped: ${user}` }),
   };
-  clean();
-  try {
-    for (const name of ['lower', 'idmapped', 'merged', 'upper', 'work'])
-      mkdirSync(join(dir, name), { recursive: true, mode: 0o700 });
-    const recursive = why(() => tryRecursiveReadOnly(lower));
-    const user = await whyAsync(() => tryMappedLayers({ dir, lower, idmapped, target }));
-    return {
-      ...(recursive === undefined
-        ? {}
-        : { recursiveReadOnlyMounts: `the kernel cannot make them: ${recursive}` }),
-      ...(user === undefined ? {} : { userNamespaces: `layers below ${root} cannot be mapped: ${user}` }),
-    };
-  } finally {
-    clean();
-  }
 }
 
 const PROBE_HOST_ID = 0x4000_0000;
 const PROBE_ID = 1000;
 
 /** An overlay of a mapped layer shows the owners that the user namespace is to see. */
-async function tryMappedLayers(at: {
-  dir: string;
-  lower: string;
-  idmapped: string;
-  target: string;
-}): Promise<void> {
-  const file = join(at.lower, 'file');
-  writeFileSync(file, '');
-  chownSync(file, PROBE_ID, PROBE_ID);
-  const ids = [{ hostId: PROBE_HOST_ID, containerId: 0, length: 65_536 }];
-  await withUserNamespace({ uids: ids, gids: ids }, (usernsFd) => {
-    idmappedMount(at.lower, at.idmapped, usernsFd);
-    mountOverlay({
-      lowerdirs: [at.idmapped],
-      upperdir: join(at.dir, 'upper'),
-      workdir: join(at.dir, 'work'),
-      target: at.target,
-    });
-    const { uid, gid } = statSync(join(at.target, 'file'));
-    const wanted = PROBE_HOST_ID + PROBE_ID;
-    if (uid !== wanted || gid !== wanted)
-      throw new Error(`overlayfs shows the owner ${uid} instead of ${wanted}`);
-  });
-}
-
-function why(attempt: () => void): string | undefined {
+async function tryMappedLayers(dir: string): Promise<void> {
+  const at = (name: string): string => join(dir, name);
+  const clean = (): void => {
+    for (const name of ['merged', 'idmapped']) unmount(at(name), { lazy: true });
+    rmSync(dir, { recursive: true, force: true });
+  };
+  // What a daemon that was killed meanwhile has left.
+  clean();
   try {
-    attempt();
-    return undefined;
-  } catch (e: unknown) {
-    return messageOf(e);
+    for (const name of ['lower', 'idmapped', 'merged', 'upper', 'work'])
+      mkdirSync(at(name), { recursive: true, mode: 0o700 });
+    const file = at('lower/file');
+    writeFileSync(file, '');
+    chownSync(file, PROBE_ID, PROBE_ID);
+    const ids = [{ hostId: PROBE_HOST_ID, containerId: 0, length: 65_536 }];
+    await withUserNamespace({ uids: ids, gids: ids }, (usernsFd) => {
+      idmappedMount(at('lower'), at('idmapped'), usernsFd);
+      const layers = { lowerdirs: [at('idmapped')], upperdir: at('upper'), workdir: at('work') };
+      mountOverlay({ ...layers, target: at('merged') });
+      const { uid, gid } = statSync(at('merged/file'));
+      const wanted = PROBE_HOST_ID + PROBE_ID;
+      if (uid !== wanted || gid !== wanted)
+        throw new Error(`overlayfs shows the owner ${uid} instead of ${wanted}`);
+    });
+  } finally {
+    clean();
   }
 }
 
-async function whyAsync(attempt: () => Promise<void>): Promise<string | undefined> {
+/** Why something does not work; a daemon that only finds this out must start all the same. */
+async function why(attempt: () => Promise<void>): Promise<string | undefined> {
   return attempt().then(() => undefined, messageOf);
 }
