@@ -5,6 +5,8 @@ import type { Options } from './gen/containerd/runc/v1/Options.ts';
 import type { EventsDefinition } from './gen/containerd/services/events/ttrpc/v1/Events.ts';
 import type { TaskDefinition as TaskV2Definition } from './gen/containerd/task/v2/Task.ts';
 import type { TaskDefinition as TaskV3Definition } from './gen/containerd/task/v3/Task.ts';
+import type { Metrics__Output as MetricsV1 } from './gen/io/containerd/cgroups/v1/Metrics.ts';
+import type { Metrics__Output as MetricsV2 } from './gen/io/containerd/cgroups/v2/Metrics.ts';
 import type { Request, Request__Output } from './gen/ttrpc/Request.ts';
 import type { Response, Response__Output } from './gen/ttrpc/Response.ts';
 
@@ -20,6 +22,9 @@ export interface ShimProtos {
   readonly runcOptions: Message<Options, unknown>;
   readonly taskExit: Message<unknown, TaskExit__Output>;
   readonly taskOom: Message<unknown, TaskOOM__Output>;
+  /** What Stats answers. */
+  readonly cgroupV1: Message<unknown, MetricsV1>;
+  readonly cgroupV2: Message<unknown, MetricsV2>;
 }
 
 /** Reads what `npm run gen` made of the shim API's .proto files. Throws when it is missing. */
@@ -35,5 +40,7 @@ export function loadShimProtos(): ShimProtos {
     runcOptions: codec.message('containerd.runc.v1.Options'),
     taskExit: codec.message('containerd.events.TaskExit'),
     taskOom: codec.message('containerd.events.TaskOOM'),
+    cgroupV1: codec.message('io.containerd.cgroups.v1.Metrics'),
+    cgroupV2: codec.message('io.containerd.cgroups.v2.Metrics'),
   } as unknown as ShimProtos;
 }

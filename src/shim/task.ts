@@ -1,7 +1,8 @@
-import type { Mount } from '../../proto/gen/containerd/types/Mount.ts';
 import type { Timestamp__Output } from '../../proto/gen/google/protobuf/Timestamp.ts';
+import type { Metrics__Output as MetricsV1 } from '../../proto/gen/io/containerd/cgroups/v1/Metrics.ts';
+import type { Metrics__Output as MetricsV2 } from '../../proto/gen/io/containerd/cgroups/v2/Metrics.ts';
 import type { ShimProtos } from '../../proto/load-shim.ts';
-import { kindOf } from '../errors.ts';
+import { BerthError, kindOf } from '../errors.ts';
 import type { ShimAddress } from './bootstrap.ts';
 import { TtrpcClient } from './ttrpc/client.ts';
 
@@ -38,6 +39,9 @@ export interface RuncOptions {
   root: string;
   systemd_cgroup: boolean;
 }
+
+/** What Stats answers, by the version of cgroups where the container runs. */
+export type TaskStats = { cgroup: 'v1'; metrics: MetricsV1 } | { cgroup: 'v2'; metrics: MetricsV2 };
 
 export type TaskStatus = 'UNKNOWN' | 'CREATED' | 'RUNNING' | 'STOPPED' | 'PAUSED' | 'PAUSING';
 
@@ -77,19 +81,18 @@ export class TaskClient {
     return (await this.#client.call(this.#task.Connect, { id }, { timeoutMs: CONNECT_MS })).shim_pid;
   }
 
-  /** Makes a container, whose command does not run yet. Returns the pid of its first process. */
+  /** Makes a container, whose root file system is mounted and whose command does not run yet. Returns its pid. */
   async create(
     id: string,
     bundle: string,
     stdio: TaskStdio,
-    more: { rootfs?: Mount[]; runcOptions?: RuncOptions } = {},
+    { runcOptions }: { runcOptions?: RuncOptions } = {},
   ): Promise<number> {
-    const { runcOptions, rootfs = [] } = more;
     const options =
       runcOptions === undefined
         ? undefined
         : { type_url: RUNC_OPTIONS_TYPE, value: this.#protos.runcOptions.serialize(runcOptions) };
-    const request = { id, bundle, rootfs, ...stdio, ...(options === undefined ? {} : { options }) };
+    const request = { id, bundle, ...stdio, ...(options === undefined ? {} : { options }) };
     return (await this.#client.call(this.#task.Create, request, { timeoutMs: CREATE_MS })).pid;
   }
 
@@ -123,6 +126,18 @@ export class TaskClient {
   async pids(id: string): Promise<number[]> {
     const { processes } = await this.#client.call(this.#task.Pids, { id }, { timeoutMs: CALL_MS });
     return processes.map(({ pid }) => pid);
+  }
+
+  /** A container's use of resources, in the host's or the guest's cgroup. @throws BerthError `internal` for a type unknown here */
+  async stats(id: string): Promise<TaskStats> {
+    const { stats } = await this.#client.call(this.#task.Stats, { id }, { timeoutMs: CALL_MS });
+    const type = stats?.type_url.slice(stats.type_url.lastIndexOf('/') + 1);
+    const { cgroupV1, cgroupV2 } = this.#protos;
+    if (stats !== null && type === 'io.containerd.cgroups.v1.Metrics')
+      return { cgroup: 'v1', metrics: cgroupV1.deserialize(stats.value) };
+    if (stats !== null && type === 'io.containerd.cgroups.v2.Metrics')
+      return { cgroup: 'v2', metrics: cgroupV2.deserialize(stats.value) };
+    throw new BerthError('internal', `the shim answers statistics of the type ${type ?? 'nothing'}`);
   }
 
   /** Forgets an ended process; one that the shim does not know is done. */

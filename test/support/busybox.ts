@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFile, realpath } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, realpath } from 'node:fs/promises';
+import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { pack } from 'tar-stream';
@@ -56,6 +57,15 @@ export async function busyboxArchive(
   );
   archive.finalize();
   return buffer(archive);
+}
+
+/** Makes a root file system of nothing but busybox. */
+export async function busyboxRoot(dir: string): Promise<void> {
+  for (const file of ['/bin/busybox', ...(await libraries('/bin/busybox'))]) {
+    await mkdir(path.join(dir, path.dirname(file)), { recursive: true });
+    await copyFile(await realpath(file), path.join(dir, file));
+  }
+  for (const mountPoint of ['dev', 'proc', 'sys']) await mkdir(path.join(dir, mountPoint));
 }
 
 async function libraries(program: string): Promise<string[]> {
