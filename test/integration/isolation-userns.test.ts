@@ -209,6 +209,20 @@ describe.runIf(runc)('a pod with a user namespace', () => {
     expect(await prints(pod, 'stat -c %u /bin/busybox')).toBe('0');
   });
 
+  it('keeps a privileged container from the node, and tells its stats like any other', async () => {
+    const pod = await newPod(userns(), { privileged: true });
+    const id = await pods.start(pod, container(IDLE, { privileged: true }));
+    expect(await pods.ask(id, 'mount -t tmpfs t /tmp && hostname other && echo did; id -u')).toBe('did\n0');
+    for (const script of [
+      'echo 1 > /proc/sys/kernel/printk',
+      'mknod /tmp/sda b 8 0',
+      'echo h > /proc/sysrq-trigger',
+    ])
+      expect((await pods.exec(id, ['sh', '-c', script])).code, script).not.toBe(0);
+    const { stats } = await berthd.client.runtime('ContainerStats', { container_id: id });
+    expect(Number(stats?.memory?.usage_bytes?.value)).toBeGreaterThan(0);
+  });
+
   it('is what a pod without one is not, with the same runtime', async () => {
     const pod = await pods.run({}, 'newer');
     const id = await pods.start(pod);
