@@ -1,4 +1,4 @@
-import { BerthError } from '../errors.ts';
+import { BerthError, kindOf } from '../errors.ts';
 import { type Faults, noFaults } from '../faults.ts';
 import type { Logger } from '../log.ts';
 import type { Database } from '../persist/database.ts';
@@ -165,8 +165,8 @@ export class Images {
   }
 
   /**
-   * Removes blobs and layers that nothing refers to. Happens by itself after each removal, each failed pull
-   * and once a minute.
+   * Removes blobs and layers that nothing refers to. Happens by itself once a minute, and at once after each
+   * removal and each pull that failed for other reasons than an unavailable registry.
    */
   collect(): Promise<void> {
     return collect({ db: this.#options.db, used: this.#used, ...this.#deps });
@@ -197,8 +197,10 @@ export class Images {
     try {
       return await running;
     } catch (e: unknown) {
-      // What a failed pull or import fetched is garbage at once, not only after the next removal.
-      this.#collectLater();
+      // The kubelet tries again after 10 s: what is complete need not be fetched twice. All else that a failed
+      // pull or import fetched is garbage at once, not only after the next removal.
+      if (kindOf(e) === 'registryUnavailable') this.#ticks.refresh();
+      else this.#collectLater();
       throw e;
     } finally {
       this.#running.delete(running);

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Progress } from '../../src/image/assemble.ts';
 import {
   type BuiltImage,
@@ -230,6 +230,7 @@ describe('credentials', () => {
     await expect(fixture.images.pull(`${registry.host}/app:v1`)).rejects.toThrow(
       /^RegistryUnavailable: .*redirects/,
     );
+    await fixture.images.collect();
     await expectNothingLeft();
   });
 });
@@ -350,6 +351,31 @@ describe('connections', () => {
     expect(ranges).toEqual([expect.stringMatching(/^bytes=\d+-$/)]);
   });
 
+  it('that fail a pull do not cost what was complete, if it is soon tried again', async () => {
+    const built = buildImage([
+      await layer([{ name: 'one', content: '1' }]),
+      await layer([{ name: 'two', content: '2'.repeat(100_000) }]),
+    ]);
+    const { layers } = JSON.parse(String(built.blobs.get(built.manifest.digest)));
+    const [first, second]: string[] = layers.map(({ digest }: { digest: string }) => digest);
+    let isDown = true;
+    const registry = await fake((request, response) => {
+      if (!isDown || !request.url?.includes(second ?? '')) return false;
+      void vi
+        .waitFor(() => expect(fixture.db.all('SELECT * FROM layers')).toHaveLength(1), 10_000)
+        .then(() => {
+          response.writeHead(502).end();
+        });
+      return true;
+    });
+    registry.add('app', 'v1', built);
+    await expect(fixture.images.pull(`${registry.host}/app:v1`)).rejects.toThrow(/^RegistryUnavailable.*502/);
+    expect(fixture.images.list()).toEqual([]);
+    isDown = false;
+    expect((await fixture.images.pull(`${registry.host}/app:v1`)).id).toBe(built.id);
+    expect(registry.requests.filter((r) => r.line.includes(first ?? ''))).toHaveLength(1);
+  });
+
   it('that stay broken fail the pull and leave nothing', async () => {
     const built = await small('x', 500_000);
     const digest = layerDigest(built);
@@ -361,6 +387,7 @@ describe('connections', () => {
     });
     registry.add('app', 'v1', built);
     await expect(fixture.images.pull(`${registry.host}/app:v1`)).rejects.toThrow(/^RegistryUnavailable/);
+    await fixture.images.collect();
     await expectNothingLeft();
   });
 });

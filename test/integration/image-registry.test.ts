@@ -105,6 +105,7 @@ describe('a layer whose bytes', () => {
     await fixture.close();
     fixture = imageFixture({ clocks: { ...CLOCKS, idle: 300, window: 600, retry: 10 } });
     await expect(fixture.images.pull(`${registry.host}/app:v1`)).rejects.toThrow(message);
+    await fixture.images.collect();
     await expectNothingLeft();
   });
 });
