@@ -2,6 +2,7 @@ import { Codec, type Message, type Service } from './codec.ts';
 import type { TaskExit__Output } from './gen/containerd/events/TaskExit.ts';
 import type { TaskOOM__Output } from './gen/containerd/events/TaskOOM.ts';
 import type { Options } from './gen/containerd/runc/v1/Options.ts';
+import type { ProcessDetails__Output } from './gen/containerd/runc/v1/ProcessDetails.ts';
 import type { EventsDefinition } from './gen/containerd/services/events/ttrpc/v1/Events.ts';
 import type { TaskDefinition as TaskV2Definition } from './gen/containerd/task/v2/Task.ts';
 import type { TaskDefinition as TaskV3Definition } from './gen/containerd/task/v3/Task.ts';
@@ -20,6 +21,7 @@ export interface ShimProtos {
   readonly request: Message<Request, Request__Output>;
   readonly response: Message<Response, Response__Output>;
   readonly runcOptions: Message<Options, unknown>;
+  readonly processDetails: Message<unknown, ProcessDetails__Output>;
   readonly taskExit: Message<unknown, TaskExit__Output>;
   readonly taskOom: Message<unknown, TaskOOM__Output>;
   /** What Stats answers. */
@@ -38,6 +40,7 @@ export function loadShimProtos(): ShimProtos {
     request: codec.message('ttrpc.Request'),
     response: codec.message('ttrpc.Response'),
     runcOptions: codec.message('containerd.runc.v1.Options'),
+    processDetails: codec.message('containerd.runc.v1.ProcessDetails'),
     taskExit: codec.message('containerd.events.TaskExit'),
     taskOom: codec.message('containerd.events.TaskOOM'),
     cgroupV1: codec.message('io.containerd.cgroups.v1.Metrics'),

@@ -17,6 +17,7 @@ const CONNECT_MS = 5_000;
 const PROCESS_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Process';
 const RESOURCES_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources';
 const RUNC_OPTIONS_TYPE = 'containerd.runc.v1.Options';
+const PROCESS_DETAILS_TYPE = 'containerd.runc.v1.ProcessDetails';
 
 /** How a process ended. */
 export interface ProcessEnd {
@@ -122,10 +123,16 @@ export class TaskClient {
     return (await this.#client.call(this.#task.State, { id }, { timeoutMs: CALL_MS })).status;
   }
 
-  /** Pids of the container's processes, as the host numbers them unless they are a guest's. */
-  async pids(id: string): Promise<number[]> {
+  /**
+   * The container's processes; those of an Exec with its id, as far as the shim tells it. Pids are those of the host,
+   * unless they are a guest's.
+   */
+  async processes(id: string): Promise<{ pid: number; execId?: string }[]> {
     const { processes } = await this.#client.call(this.#task.Pids, { id }, { timeoutMs: CALL_MS });
-    return processes.map(({ pid }) => pid);
+    return processes.map(({ pid, info }) => {
+      if (!info?.type_url.endsWith(PROCESS_DETAILS_TYPE)) return { pid };
+      return { pid, execId: this.#protos.processDetails.deserialize(info.value).exec_id };
+    });
   }
 
   /** A container's use of resources, in the host's or the guest's cgroup. @throws BerthError `internal` for a type unknown here */

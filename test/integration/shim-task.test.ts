@@ -161,7 +161,7 @@ describe('the task service of containerd-shim-runc-v2', () => {
       ...fifos,
     });
     const pid = await tasks.start(id, 'e1');
-    await until('both run', async () => (await tasks.pids(id)).includes(pid));
+    expect(await tasks.processes(id)).toContainEqual({ pid, execId: 'e1' });
     const { cgroup: version, metrics } = await tasks.stats(id);
     expect(Number(metrics.pids?.current)).toBeGreaterThanOrEqual(2);
     await tasks.update(id, JSON.stringify({ pids: { limit: 77 } }));
@@ -211,7 +211,7 @@ describe('the task service of containerd-shim-runc-v2', () => {
 
   it('ends with its death in every call, and the delete verb clears up after it', async () => {
     const task = await startTask(['sleep', '1000']);
-    const [pid = 0] = await task.tasks.pids(task.id);
+    const [{ pid } = { pid: 0 }] = await task.tasks.processes(task.id);
     const waiting = refusal(task.tasks.wait(task.id));
     process.kill(task.shim, 'SIGKILL');
     expect((await waiting).kind).toBe('unavailable');

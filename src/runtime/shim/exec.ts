@@ -87,6 +87,21 @@ export async function startExec(
   return running(parts, { id, execId, dir, leader }, options, streams as Streams);
 }
 
+/**
+ * Kills the commands that an earlier berthd ran in a container: nobody reads what they say or waits for them. Those of
+ * an OCI runtime end with berthd by themselves.
+ */
+export async function endStrayCommands(tasks: TaskClient, id: string): Promise<void> {
+  for (const { pid, execId } of await tasks.processes(id)) {
+    if (execId === undefined) continue;
+    const leader = await hostProcess(pid, id);
+    if (leader !== undefined) killGroup(leader);
+    await tasks.kill(id, KILL, { execId }).catch(() => {});
+    await tasks.wait(id, execId);
+    await tasks.delete(id, execId);
+  }
+}
+
 function running(
   { tasks }: ShimExecParts,
   { id, execId, dir, leader }: Command,

@@ -18,7 +18,7 @@ import {
   type RuntimeHandler,
   type TerminalSize,
 } from '../handler.ts';
-import { startExec } from './exec.ts';
+import { endStrayCommands, startExec } from './exec.ts';
 import { makeFifos } from './fifos.ts';
 import { startKeeper } from './keeper.ts';
 import { endStrayShims, forgetShim, isShimAlive, Shim, type ShimParts } from './shim.ts';
@@ -146,7 +146,17 @@ export class ShimHandler implements RuntimeHandler {
   async hasEnded({ id }: HandledContainer): Promise<boolean> {
     const state = this.#tasks(id).then((tasks) => tasks.state(id));
     const patience = delay(STATE_MS, 'UNKNOWN', { ref: false });
-    return (await Promise.race([state, patience]).catch(() => 'UNKNOWN')) === 'STOPPED';
+    const hasEnded = (await Promise.race([state, patience]).catch(() => 'UNKNOWN')) === 'STOPPED';
+    if (!hasEnded) void this.#endStrayCommands(id);
+    return hasEnded;
+  }
+
+  async #endStrayCommands(id: string): Promise<void> {
+    try {
+      await endStrayCommands(await this.#tasks(id), id);
+    } catch (e: unknown) {
+      this.#options.log.debug({ container: id, reason: messageOf(e) }, 'commands may be left in a container');
+    }
   }
 
   ended(container: HandledContainer): Promise<void> {
