@@ -11,6 +11,7 @@ import { BerthError, invalid, isErrno } from '../errors.ts';
 import type { Image } from '../image/types.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
+import { apparmorProfile, checkProfileLoaded } from '../spec/apparmor.ts';
 import { buildContainerSpec } from '../spec/container.ts';
 import { findDevices, hostDevices } from '../spec/devices.ts';
 import { parseUlimits } from '../spec/rlimits.ts';
@@ -43,6 +44,7 @@ export async function containerSpec(
   const files = s.paths.sandbox(sandbox.id);
   const { network, ipc, user } = sandbox.config.security.namespaces;
   const rootfs = s.paths.container(container.id).rootfs;
+  await checkProfileLoaded(apparmorProfile(sc, s.host));
   await makeMountSources(config.mounts);
   await checkPropagation(config.mounts);
   const [devices, seccomp, resolved] = await Promise.all([

@@ -1,9 +1,10 @@
 import type { ContainerConfig } from '../container/config.ts';
-import { BerthError, invalid } from '../errors.ts';
+import { BerthError } from '../errors.ts';
 import type { ImageConfig } from '../image/types.ts';
 import type { MissingFeatures } from '../isolation/features.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
 import { containerAnnotations } from './annotations.ts';
+import { apparmorProfile } from './apparmor.ts';
 import { containerCapabilities } from './capabilities.ts';
 import { type FoundDevice, planDevices } from './devices.ts';
 import type { HostFacts } from './host.ts';
@@ -99,7 +100,7 @@ async function containerProcess({ config, image, host, ...input }: ContainerSpec
   const sc = config.security;
   const user = await resolveUser(sc, image.user, input.readRootfsFile);
   checkMapped(user, sc.namespaces.user);
-  const apparmor = apparmorProfile(config, host);
+  const apparmor = apparmorProfile(sc, host);
   const rlimits = grantedRlimits(input.rlimits, host);
   return {
     terminal: config.tty,
@@ -123,14 +124,4 @@ function pidNamespace({ config, namespaces }: ContainerSpecInput): PidNamespace 
     throw new BerthError('internal', `no PID namespace to join for the mode ${pid}`);
   }
   return { path: namespaces.pid };
-}
-
-/** Berth loads no profile of its own, so RuntimeDefault adds nothing. */
-function apparmorProfile(config: ContainerConfig, host: HostFacts): string | undefined {
-  const { privileged, apparmor } = config.security;
-  if (privileged || apparmor.type !== 'localhost') return undefined;
-  if (!host.apparmor) {
-    throw invalid('config.linux.security_context.apparmor', 'names a profile, but this host has no AppArmor');
-  }
-  return apparmor.localhostRef;
 }
