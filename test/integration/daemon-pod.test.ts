@@ -297,24 +297,12 @@ describe('status and lists', () => {
     expect(Math.max(...sizes)).toBeLessThan(4 << 20);
   });
 
-  it('what is not built answers UNIMPLEMENTED, streams too', async () => {
-    const names = [
-      ...[
-        'CheckpointContainer',
-        'PodSandboxStats',
-        'ListPodSandboxStats',
-        'StreamPodSandboxStats',
-        'UpdatePodSandboxResources',
-      ],
-      ...['ListMetricDescriptors', 'ListPodSandboxMetrics', 'StreamPodSandboxMetrics'],
-    ];
-    for (const name of names) {
-      const error = await callRaw(berthd, name, {}).catch((e: unknown) => e);
-      expect(error, name).toMatchObject({
-        code: status.UNIMPLEMENTED,
-        details: expect.stringContaining(name),
-      });
-    }
+  it('what is not built answers UNIMPLEMENTED', async () => {
+    const error = await callRaw(berthd, 'CheckpointContainer', {}).catch((e: unknown) => e);
+    expect(error).toMatchObject({
+      code: status.UNIMPLEMENTED,
+      details: expect.stringContaining('CheckpointContainer'),
+    });
   });
 });
 

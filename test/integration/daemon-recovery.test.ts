@@ -220,12 +220,13 @@ describe('a daemon that was killed', () => {
 
   it('while containers, pods and their removal were under way, is asked again and finishes', async () => {
     const pod = await pods.run();
-    const id = await pods.start(pod, sh("trap 'echo caught' TERM; while :; do sleep 0.05; done"));
+    const id = await pods.start(pod, sh("trap 'echo caught' TERM; echo ready; while :; do sleep 0.05; done"));
+    const { log_path } = await pods.status(id);
+    const said = async (word: string) => (await pods.log(log_path)).some(({ text }) => text === word);
+    // Before the trap is set, the kernel drops the signal: it is the first process of its namespace.
+    await until('the trap is set', () => said('ready'));
     const stop = pods.stop(id, 600).catch(() => {});
-    await until(
-      'the stop has begun',
-      async () => (await pods.log((await pods.status(id)).log_path)).length > 0,
-    );
+    await until('the stop has begun', () => said('caught'));
     await crash();
     await stop;
     expect((await pods.status(id)).state).toBe('CONTAINER_RUNNING');
