@@ -181,6 +181,44 @@ describe('cgroup v2 with systemd', { timeout: TEST_MS }, () => {
     await pods.removePod(pod);
   });
 
+  it('counts a pod from its slice, and tells metrics what the v2 files hold', async () => {
+    const pod = await pods.run();
+    const id = await pods.start(pod, idle(RESOURCES));
+    const { stats } = await node.client.runtime('PodSandboxStats', { pod_sandbox_id: pod.id });
+    const linux = stats?.linux;
+    expect(linux?.containers.map(({ attributes }) => attributes?.id)).toEqual([id]);
+    const usage = Number(linux?.memory?.usage_bytes?.value);
+    expect(usage).toBeGreaterThan(100_000);
+    // The slice's own limit.
+    expect(Number(linux?.memory?.available_bytes?.value)).toBeGreaterThan(512 * MIB - usage - MIB);
+    expect(Number(linux?.memory?.available_bytes?.value)).toBeLessThanOrEqual(512 * MIB);
+    expect(linux?.process?.process_count?.value).toBe('2');
+    for (const psi of [linux?.cpu?.psi, linux?.memory?.psi, linux?.io?.psi]) {
+      expect(Number(psi?.Some?.Total)).toBeGreaterThanOrEqual(0);
+    }
+    const { pod_metrics } = await node.client.runtime('ListPodSandboxMetrics', {});
+    const [metrics] = pod_metrics;
+    const find = (name: string) =>
+      Number(
+        metrics?.container_metrics[0]?.metrics.find((m) => m.name === `container_${name}`)?.value?.value,
+      );
+    const read = await files(scope(id), ['memory.max', 'memory.peak', 'memory.swap.max', 'pids.current']);
+    expect(find('spec_memory_limit_bytes')).toBe(Number(read['memory.max']));
+    expect(find('spec_memory_swap_limit_bytes')).toBe(
+      Number(read['memory.max']) + Number(read['memory.swap.max']),
+    );
+    expect(find('memory_max_usage_bytes')).toBeGreaterThan(100_000);
+    expect(find('memory_max_usage_bytes')).toBeLessThanOrEqual(Number(read['memory.peak']));
+    expect(find('threads')).toBe(Number(read['pids.current']));
+    // As asked for; the kernel has a weight.
+    expect(find('spec_cpu_shares')).toBe(512);
+    expect(find('spec_cpu_quota')).toBe(50_000);
+    expect(find('memory_kernel_usage')).toBeGreaterThan(0);
+    expect(find('pressure_cpu_waiting_seconds_total')).toBeGreaterThanOrEqual(0);
+    expect(metrics?.metrics.find((m) => m.name === 'container_processes')?.label_values[0]).toBe(SLICE_PATH);
+    await pods.removePod(pod);
+  });
+
   it('tells a container that the OOM killer ended', async () => {
     const pod = await pods.run();
     const resources = {
