@@ -97,7 +97,7 @@ class BoundedOutput {
       this.#left -= kept.length;
       if (kept.length > 0) this.#chunks[name].push(kept);
     });
-    return finished(stream).catch(() => {});
+    return finished(stream, { writable: false }).catch(() => {});
   }
 
   result(): { stdout: Buffer; stderr: Buffer } {

@@ -147,12 +147,14 @@ export class TaskClient {
     throw new BerthError('internal', `the shim answers statistics of the type ${type ?? 'nothing'}`);
   }
 
-  /** Forgets an ended process; one that the shim does not know is done. */
-  async delete(id: string, exec_id = ''): Promise<void> {
+  /** Forgets an ended process; one that the shim does not know is done. Returns whether it knew it. */
+  async delete(id: string, exec_id = ''): Promise<boolean> {
     try {
       await this.#client.call(this.#task.Delete, { id, exec_id }, { timeoutMs: DELETE_MS });
+      return true;
     } catch (e: unknown) {
       if (kindOf(e) !== 'notFound') throw e;
+      return false;
     }
   }
 

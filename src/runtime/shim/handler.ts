@@ -125,17 +125,18 @@ export class ShimHandler implements RuntimeHandler {
     const sandboxId = this.#options.sandboxOf(id) ?? id;
     const dir = this.#bundle(id, sandboxId);
     const shim = await this.#answering(sandboxId);
-    if (await isMarked(dir)) {
-      if (shim === undefined) await this.#deleteWithoutShim(id, dir);
-      else await killAndDelete(shim.tasks, id);
-      await unmark(dir);
-    }
+    const isMade = await isMarked(dir);
+    const isDeleted = isMade && shim !== undefined && (await killAndDelete(shim.tasks, id));
     await this.#forgetStdio(id);
-    if (id !== sandboxId) return;
-    await shim?.end(id);
-    this.#shims.delete(id);
-    await forgetShim(dir);
-    if (shim === undefined) await endStrayShims(id);
+    if (id === sandboxId) {
+      await shim?.end(id);
+      this.#shims.delete(id);
+      if (shim === undefined) await endStrayShims(id);
+    }
+    // Also what a living shim does not know: a making that was cut off may have left its half.
+    if (isMade && !isDeleted) await this.#deleteWithoutShim(id, dir);
+    await unmark(dir);
+    if (id === sandboxId) await forgetShim(dir);
   }
 
   isMonitored({ sandboxId }: HandledContainer): boolean {
@@ -391,8 +392,13 @@ async function unmark(dir: string): Promise<void> {
   await rm(markPath(dir), { force: true });
 }
 
-/** Deletes a container that may still run. @throws BerthError when it is not gone in the end */
-async function killAndDelete(tasks: TaskClient, id: string): Promise<void> {
+/**
+ * Deletes a container that may still run.
+ *
+ * @returns whether the shim knew it
+ * @throws BerthError when it is not gone in the end
+ */
+async function killAndDelete(tasks: TaskClient, id: string): Promise<boolean> {
   // Most often it has ended long ago, which is an error to a shim.
   await tasks.kill(id, KILL, { all: true }).catch(() => {});
   const patience = new AbortController();
@@ -401,7 +407,7 @@ async function killAndDelete(tasks: TaskClient, id: string): Promise<void> {
     delay(KILL_WAIT_MS, undefined, { signal: patience.signal, ref: false }).catch(() => {}),
   ]);
   patience.abort();
-  await tasks.delete(id);
+  return tasks.delete(id);
 }
 
 /** As conmon writes it: the code as text, and the time of the end as the file's. The file is whole or not there. */

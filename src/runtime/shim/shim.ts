@@ -169,7 +169,12 @@ export async function forgetShim(dir: string): Promise<void> {
  * cut off by berthd's death, and what a dead one has left.
  */
 export async function endStrayShims(sandboxId: string): Promise<void> {
-  await endHelpers(await findHelpers(new Set([sandboxId]), SHIM_MARK));
+  for (;;) {
+    const strays = await findHelpers(new Set([sandboxId]), SHIM_MARK);
+    if (strays.length === 0) return;
+    await endHelpers(strays);
+    // A process that was killed may have started another since the look.
+  }
 }
 
 function recordPath(dir: string): string {
