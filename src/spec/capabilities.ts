@@ -1,51 +1,7 @@
 import type { Capabilities } from '../container/config.ts';
 import { invalid } from '../errors.ts';
+import { CAPABILITIES } from '../sys/capabilities.ts';
 import type { ProcessCapabilities } from './types.ts';
-
-/** In the order of their numbers (capabilities(7), linux/capability.h). */
-const KNOWN = [
-  'CAP_CHOWN',
-  'CAP_DAC_OVERRIDE',
-  'CAP_DAC_READ_SEARCH',
-  'CAP_FOWNER',
-  'CAP_FSETID',
-  'CAP_KILL',
-  'CAP_SETGID',
-  'CAP_SETUID',
-  'CAP_SETPCAP',
-  'CAP_LINUX_IMMUTABLE',
-  'CAP_NET_BIND_SERVICE',
-  'CAP_NET_BROADCAST',
-  'CAP_NET_ADMIN',
-  'CAP_NET_RAW',
-  'CAP_IPC_LOCK',
-  'CAP_IPC_OWNER',
-  'CAP_SYS_MODULE',
-  'CAP_SYS_RAWIO',
-  'CAP_SYS_CHROOT',
-  'CAP_SYS_PTRACE',
-  'CAP_SYS_PACCT',
-  'CAP_SYS_ADMIN',
-  'CAP_SYS_BOOT',
-  'CAP_SYS_NICE',
-  'CAP_SYS_RESOURCE',
-  'CAP_SYS_TIME',
-  'CAP_SYS_TTY_CONFIG',
-  'CAP_MKNOD',
-  'CAP_LEASE',
-  'CAP_AUDIT_WRITE',
-  'CAP_AUDIT_CONTROL',
-  'CAP_SETFCAP',
-  'CAP_MAC_OVERRIDE',
-  'CAP_MAC_ADMIN',
-  'CAP_SYSLOG',
-  'CAP_WAKE_ALARM',
-  'CAP_BLOCK_SUSPEND',
-  'CAP_AUDIT_READ',
-  'CAP_PERFMON',
-  'CAP_BPF',
-  'CAP_CHECKPOINT_RESTORE',
-];
 
 /** What a container gets unasked: the set of Docker and containerd, which images are built against. */
 const DEFAULT = [
@@ -75,7 +31,7 @@ export function noCapabilities(): ProcessCapabilities {
 /** The names in a hexadecimal mask of /proc/<pid>/status; bits that this table does not know are left out. */
 export function capabilitiesOfMask(hex: string): Set<string> {
   const mask = BigInt(`0x${hex}`);
-  return new Set(KNOWN.filter((_name, bit) => (mask & (1n << BigInt(bit))) !== 0n));
+  return new Set(CAPABILITIES.filter((_name, bit) => (mask & (1n << BigInt(bit))) !== 0n));
 }
 
 /**
@@ -118,7 +74,7 @@ function normalise(names: string[], list: string): string[] {
     const upper = given.toUpperCase();
     if (upper === 'ALL' && list !== 'add_ambient_capabilities') return upper;
     const name = upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
-    if (!KNOWN.includes(name)) {
+    if (!CAPABILITIES.includes(name)) {
       throw invalid(`${FIELD}.${list}[${i}]`, `${JSON.stringify(given)} is no capability of Linux`);
     }
     return name;
