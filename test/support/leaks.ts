@@ -1,13 +1,16 @@
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { helperMark } from '../../src/sys/helpers.ts';
 import { listMounts } from '../../src/sys/mount.ts';
 import type { Berthd } from './berthd.ts';
 import { cgroupDirs, commandLines } from './host.ts';
 
 /** What the kernel takes down by itself, a moment after its last user: a veth, a cgroup, a process. */
 const SETTLE_MS = 5_000;
+/** In the environment of every helper process. */
+const [HELPER_MARK = ''] = Object.keys(helperMark(''));
 
 /** By what a daemon's things are told from all others. */
 export type Owner = Pick<Berthd, 'dir' | 'bridge' | 'cgroupParent'>;
@@ -54,15 +57,30 @@ export async function traces(owner: Owner, daemonPid = 0): Promise<Traces> {
   };
 }
 
-/** Processes whose command line names the daemon's directory, or that are in its cgroups. */
+/**
+ * Processes whose command line names the daemon's directory, that are in its cgroups, or that hold files of it and
+ * are marked as a helper: a keeper of FIFOs is told by nothing else.
+ */
 async function processes({ dir, cgroupParent }: Owner, daemonPid: number): Promise<string[]> {
   const found: string[] = [];
   for (const [pid, line] of await commandLines()) {
     if (pid === process.pid || pid === daemonPid) continue;
     const cgroup = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => '');
-    if (line.includes(`${dir}/`) || cgroup.includes(`${cgroupParent}/`)) found.push(`${pid}: ${line}`);
+    const isOurs =
+      line.includes(`${dir}/`) || cgroup.includes(`${cgroupParent}/`) || (await isHelperIn(pid, `${dir}/`));
+    if (isOurs) found.push(`${pid}: ${line}`);
   }
   return found;
+}
+
+async function isHelperIn(pid: number, dir: string): Promise<boolean> {
+  const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '');
+  if (!environment.includes(HELPER_MARK)) return false;
+  for (const fd of await readdir(`/proc/${pid}/fd`).catch(() => [])) {
+    const file = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
+    if (file.startsWith(dir)) return true;
+  }
+  return false;
 }
 
 async function leases(dir: string): Promise<string[]> {
