@@ -20,7 +20,7 @@ import { ConfWatcher } from './network/conf-watch.ts';
 import { Paths } from './paths.ts';
 import { Database } from './persist/database.ts';
 import { RecordStore } from './persist/record-store.ts';
-import { recover, sweep } from './recover.ts';
+import { collectAttachments, recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
 import { ViewKeeper } from './resource-view/keeper.ts';
 import { Lxcfs } from './resource-view/lxcfs.ts';
@@ -101,7 +101,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const recovered = recover(services);
   const views = new ViewKeeper(services);
   const repairs = recovered.then(() => new Repairs(services));
-  void recovered.then(() => sweep(services));
+  void recovered.then(() => sweep(services)).then(() => collectAttachments(services));
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     sweeper.close();

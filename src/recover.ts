@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { noteExit, watchContainer } from './container/exit.ts';
 import type { ContainerRecord } from './container/record.ts';
 import { isErrno, messageOf } from './errors.ts';
+import type { Attachment } from './network/attachment.ts';
 import { watchPause } from './sandbox/pause.ts';
 import { isReady, type SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
@@ -143,6 +144,18 @@ async function attempt(s: Services, what: object, work: () => Promise<void>): Pr
 /** Removes directories below `state` and `root` that belong to no record, with what is mounted in them. Never rejects. */
 export async function sweep(s: Services): Promise<void> {
   await attempt(s, {}, () => sweepState(s));
+}
+
+/** Has the network's plugins free what is attached to no sandbox on record, unless others share it. Never rejects. */
+export async function collectAttachments(s: Services): Promise<void> {
+  if (s.config.network.gc) await attempt(s, {}, () => s.cni.gc(() => attachmentsOf(s)));
+}
+
+/** Of sandboxes that are being made or taken down, too: those are added or deleted by name. */
+function attachmentsOf(s: Services): Attachment[] {
+  return [...s.sandboxes.values()].flatMap(({ attachment }) =>
+    attachment === undefined ? [] : [attachment],
+  );
 }
 
 async function sweepState(s: Services): Promise<void> {

@@ -36,6 +36,12 @@ const network = z.strictObject({
     .min(1)
     .default(['/opt/cni/bin', '/usr/lib/cni'])
     .describe('Where CNI plugins are, in order of search'),
+  gc: z
+    .boolean()
+    .default(true)
+    .describe(
+      'Plugins are told at start which pods live, and free the rest; false: others share the network',
+    ),
 });
 
 const images = z.strictObject({

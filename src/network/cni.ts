@@ -30,7 +30,7 @@ export interface CniOptions {
   watcher: ConfWatcher;
   host: PluginHost;
   log: Logger;
-  /** Milliseconds that one plugin may take for ADD, DEL, CHECK or GC; default one minute. */
+  /** Milliseconds that one plugin may take for ADD, DEL or GC; default one minute. */
   timeoutMs?: number;
   /** Milliseconds that one plugin may take for STATUS; default five seconds. */
   statusTimeoutMs?: number;
@@ -172,30 +172,6 @@ export class Cni {
     if (gone)
       this.#options.log.info({ err: e, sandbox: attachment.sandboxId }, 'CNI DEL had nothing left to do');
     return gone;
-  }
-
-  /**
-   * Asks the plugins whether the attachment is still as ADD left it. Does nothing where the
-   * configuration forbids it or its version has no CHECK (before 0.4.0).
-   * @throws PluginError of the first plugin that is not content
-   */
-  async check(attachment: Attachment, signal?: AbortSignal): Promise<void> {
-    const { network, result } = attachment;
-    if (network.disableCheck || result === undefined || !atLeast(network.cniVersion, '0.4.0')) return;
-    for (const plugin of network.plugins) {
-      const stdin = pluginStdin(network, plugin, { prevResult: result }, attachment.capabilityArgs);
-      try {
-        await this.#exec(
-          'CHECK',
-          plugin,
-          stdin,
-          { ...targetOf(attachment), netns: attachment.netnsPath },
-          signal,
-        );
-      } catch (e: unknown) {
-        throw inNetwork(network, e);
-      }
-    }
   }
 
   /**

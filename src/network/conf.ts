@@ -20,7 +20,6 @@ export interface PluginConf {
 export interface NetworkConf {
   name: string;
   cniVersion: CniVersion;
-  disableCheck: boolean;
   disableGC: boolean;
   plugins: PluginConf[];
 }
@@ -71,7 +70,6 @@ export function parseConf(text: string, isList: boolean, extra: readonly PluginC
   return {
     name: raw.name,
     cniVersion: chooseVersion(raw),
-    disableCheck: readFlag(raw, 'disableCheck'),
     disableGC: readFlag(raw, 'disableGC'),
     plugins,
   };

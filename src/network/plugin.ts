@@ -7,7 +7,7 @@ import { helperMark } from '../sys/helpers.ts';
 import type { NetworkConf, PluginConf } from './conf.ts';
 import { excerpt, isJsonObject, type JsonObject } from './json.ts';
 
-export type CniCommand = 'ADD' | 'DEL' | 'CHECK' | 'STATUS' | 'GC';
+export type CniCommand = 'ADD' | 'DEL' | 'STATUS' | 'GC';
 
 /** What a command is about; STATUS and GC are about no container and leave these empty. */
 export interface PluginTarget {

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
@@ -136,6 +136,32 @@ describe('network', () => {
       expect((await new Pods(bare).podStatus(pod_sandbox_id)).network?.ip).toMatch(/^10\./);
     } finally {
       expect(await bare.close()).toEqual([]);
+    }
+  });
+
+  it('tells the plugins at start which pods are still attached', async () => {
+    const told = path.join(berthd.dir, 'gc.json');
+    const binDir = path.join(berthd.dir, 'cni-bin');
+    await mkdir(binDir);
+    await writeFile(
+      path.join(binDir, 'recorder'),
+      `#!/bin/sh\n[ $CNI_COMMAND != GC ] || cat >'${told}'\necho '{"cniVersion":"1.1.0","ips":[{"address":"10.63.251.2/24"}]}'\n`,
+      { mode: 0o755 },
+    );
+    const other = await Berthd.start({ network: false, binDirs: [binDir] });
+    try {
+      const network = { cniVersion: '1.1.0', name: 'recorded', plugins: [{ type: 'recorder' }] };
+      await writeFile(path.join(other.dir, 'net.d', '10-recorded.conflist'), JSON.stringify(network));
+      const pod = await new Pods(other).run();
+      await other.stop('SIGKILL');
+      await other.start();
+      const valid = await until('GC was run', async () => {
+        const said = await readFile(told, 'utf8').catch(() => '');
+        return said.includes(pod.id) && JSON.parse(said)['cni.dev/valid-attachments'];
+      });
+      expect(valid).toEqual([{ containerID: pod.id, ifname: 'eth0' }]);
+    } finally {
+      expect(await other.close()).toEqual([]);
     }
   });
 

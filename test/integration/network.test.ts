@@ -208,17 +208,6 @@ describe('bridge, host-local and portmap', () => {
     expect(await inNode('tc', 'qdisc')).not.toContain('tbf');
   });
 
-  it('checks that a pod is still attached', async () => {
-    await configure('10-net.conflist', [bridgeConf(ranges4)]);
-    const { cni } = setUp();
-    const added = await cni.add(await cni.prepare(pod()));
-    await cni.check(added);
-    await inPod(podNetns, 'ip', 'address', 'flush', 'dev', 'eth0');
-    await expect(cni.check(added)).rejects.toThrow('"bridge" failed on CHECK');
-    await cni.check({ ...added, network: { ...added.network, disableCheck: true } });
-    await cni.del(added);
-  });
-
   it('gives an IPv6-only pod its address', async () => {
     await configure('10-net.conflist', [bridgeConf(ranges6)]);
     const { cni } = setUp();

@@ -18,7 +18,7 @@ const DEFAULTS = {
   cdi_spec_dirs: ['/etc/cdi', '/var/run/cdi'],
   conmon: '/usr/bin/conmon',
   pause: '/usr/bin/catatonit',
-  network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'] },
+  network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'], gc: true },
   images: { registry_config_dir: '/etc/berth/certs.d' },
   streaming: {
     ...{ address: '127.0.0.1', port: 0, idle_timeout: 14_400 },
@@ -52,6 +52,7 @@ pause = "/pause"
 [network]
 conf_dir = "/cni"
 bin_dirs = ["/a", "/b"]
+gc = false
 [images]
 registry_config_dir = "/certs"
 [streaming]
@@ -92,7 +93,7 @@ resource_view = true
       cdi_spec_dirs: ['/cdi'],
       conmon: '/conmon',
       pause: '/pause',
-      network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'] },
+      network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'], gc: false },
       images: { registry_config_dir: '/certs' },
       streaming: {
         ...{ address: '::1', port: 65535, idle_timeout: 60 },
@@ -117,6 +118,7 @@ resource_view = true
     expect(parseConfig('[network]\nconf_dir = "/cni"', 'x').network).toEqual({
       conf_dir: '/cni',
       bin_dirs: DEFAULTS.network.bin_dirs,
+      gc: true,
     });
   });
 

@@ -15,10 +15,9 @@ describe('parseConf', () => {
       { type: 'bridge', mtu: 1400 },
       { type: 'portmap', capabilities: { portMappings: true, bandwidth: false } },
     ];
-    expect(parseConf(list({ disableCheck: true, disableGC: 'TRUE', plugins }), true)).toEqual({
+    expect(parseConf(list({ disableGC: 'TRUE', plugins }), true)).toEqual({
       name: 'net',
       cniVersion: '1.0.0',
-      disableCheck: true,
       disableGC: true,
       plugins: [
         { type: 'bridge', capabilities: [], conf: plugins[0] },
@@ -62,7 +61,7 @@ describe('parseConf', () => {
     [list({ plugins: [{ type: '../../bin/sh' }] }), /plugins\[0\]: "type" must be the name of a program/],
     [list({ plugins: [{ type: '..' }] }), /without a path/],
     [list({ plugins: [{ type: 'a', capabilities: [] }] }), /"capabilities" must be an object/],
-    [list({ disableCheck: 'maybe' }), /"disableCheck" must be true or false/],
+    [list({ disableGC: 'maybe' }), /"disableGC" must be true or false/],
   ])('refuses %s', (text, message) => {
     expect(() => parseConf(text, true)).toThrow(message);
   });
