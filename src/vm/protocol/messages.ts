@@ -1,0 +1,276 @@
+import * as z from 'zod/mini';
+
+/** Raised when host and guest could misunderstand each other; the host refuses an agent of another version. */
+export const PROTOCOL_VERSION = 1;
+
+/** The agent's port: the name of the virtio-serial port, and its number over vsock. */
+export const AGENT_PORT_NAME = 'berth.agent';
+export const AGENT_VSOCK_PORT = 1024;
+
+/** Where the agent mounts the share with tag {@link SHARE_TAG}. */
+export const SHARE_TAG = 'berth';
+export const SHARE_PATH = '/run/berth/shared';
+
+const id = z.string().check(z.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/));
+const streamId = z.int().check(z.minimum(1), z.maximum(0xffff_ffff));
+/** A counter or a time in nanoseconds: decimal digits, as JSON has no such integers. */
+const counter = z.string().check(z.regex(/^-?[0-9]{1,20}$/));
+const path = z.string().check(z.regex(/^\/[^\0]*$/), z.maxLength(4096));
+const size = z.object({ width: z.int().check(z.nonnegative()), height: z.int().check(z.nonnegative()) });
+/** Left to the OCI runtime in the guest, which checks it; berth's own types are in src/spec. */
+const oci = z.record(z.string(), z.unknown());
+const nothing = z.object({});
+/** Of a container's init, or of a process that `exec` made. */
+const processRef = { id, execId: z.optional(id) };
+
+const streams = z.object({
+  stdin: z.optional(streamId),
+  stdout: z.optional(streamId),
+  stderr: z.optional(streamId),
+});
+
+const route = z.object({
+  /** CIDR, or `default`. */
+  dst: z.string(),
+  gateway: z.optional(z.string()),
+  /** Interface; without one the interface that lists the route. */
+  dev: z.optional(z.string()),
+  /** As ip-route(8) has it: `link`. */
+  scope: z.optional(z.string()),
+  metric: z.optional(z.int()),
+});
+
+const networkInterface = z.object({
+  mac: z.string().check(z.regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/)),
+  /** The name it gets. */
+  name: z.string().check(z.regex(/^[^/\s]{1,15}$/)),
+  mtu: z.optional(z.int()),
+  /** With prefix lengths: `10.0.0.2/24`, `fd00::2/64`. */
+  addresses: z.array(z.string()),
+  routes: z.array(route),
+  /** Fixed entries of the ARP or neighbour table. */
+  neighbours: z.optional(z.array(z.object({ address: z.string(), mac: z.string() }))),
+});
+
+const mountRequest = z.object({
+  /** A block device (`/dev/vdb`, or `serial:<id>` of a virtio disk), a virtiofs tag, or a path for a bind mount. */
+  source: z.string(),
+  /** Such as `virtiofs`, `ext4`, `erofs`, `tmpfs`, `overlay`, `bind`. */
+  type: z.string(),
+  target: path,
+  /** As mount(8) takes them. */
+  options: z.array(z.string()),
+});
+
+const containerState = z.object({
+  id,
+  state: z.enum(['created', 'running', 'stopped']),
+  /** In the guest. */
+  pid: z.int(),
+  exitCode: z.optional(z.int()),
+  /** Nanoseconds since the epoch. */
+  exitedAt: z.optional(counter),
+  oomKilled: z.boolean(),
+  /** Processes that `exec` made and that still run or whose end was not removed. */
+  execs: z.array(z.object({ execId: id, pid: z.int(), exitCode: z.optional(z.int()) })),
+});
+
+const memoryStats = z.object({
+  usageBytes: counter,
+  limitBytes: z.optional(counter),
+  /** Most so far, where the guest's kernel tells (from 5.19). */
+  peakBytes: z.optional(counter),
+  swapUsageBytes: z.optional(counter),
+  swapLimitBytes: z.optional(counter),
+  /** All of memory.stat, by the kernel's names. */
+  stat: z.record(z.string(), counter),
+  /** All of memory.events. */
+  events: z.record(z.string(), counter),
+});
+
+const cpuStats = z.object({
+  usageNs: counter,
+  userNs: counter,
+  systemNs: counter,
+  periods: z.optional(counter),
+  throttledPeriods: z.optional(counter),
+  throttledNs: z.optional(counter),
+});
+
+const ioDevice = z.object({
+  major: z.int(),
+  minor: z.int(),
+  readBytes: counter,
+  writeBytes: counter,
+  reads: counter,
+  writes: counter,
+});
+
+/** A container's cgroup (v2) in the guest. */
+const containerStats = z.object({
+  /** When it was read, nanoseconds since the epoch by the guest's clock. */
+  timestampNs: counter,
+  cpu: cpuStats,
+  memory: memoryStats,
+  pids: z.object({ current: counter, limit: z.optional(counter) }),
+  io: z.array(ioDevice),
+});
+
+const interfaceStats = z.object({
+  name: z.string(),
+  rxBytes: counter,
+  rxPackets: counter,
+  rxErrors: counter,
+  rxDropped: counter,
+  txBytes: counter,
+  txPackets: counter,
+  txErrors: counter,
+  txDropped: counter,
+});
+
+/** The methods that the host calls, each with the shape of what it takes and answers. */
+export const METHODS = {
+  /** The first call of each connection. */
+  hello: {
+    params: z.object({ version: z.int() }),
+    result: z.object({
+      version: z.int(),
+      /** As `uname -r`. */
+      kernel: z.string(),
+      /** From the kernel's start to now, milliseconds. */
+      bootMs: z.number(),
+      memoryBytes: counter,
+      cpus: z.int(),
+      /** The OCI runtime's version. */
+      runtime: z.optional(z.string()),
+    }),
+  },
+  /** Once, before any container; may be repeated when the network has changed. */
+  configure: {
+    params: z.object({
+      hostname: z.string(),
+      dns: z.object({
+        servers: z.array(z.string()),
+        searches: z.array(z.string()),
+        options: z.array(z.string()),
+      }),
+      interfaces: z.array(networkInterface),
+      sysctls: z.record(z.string(), z.string()),
+      /** Milliseconds since the epoch. */
+      time: z.number(),
+      shares: z.array(z.object({ tag: z.string(), path })),
+    }),
+    result: nothing,
+  },
+  /** Makes a container up to where its init waits for `start`. */
+  createContainer: {
+    params: z.object({
+      id,
+      /** OCI runtime spec; its paths are the guest's. */
+      spec: oci,
+      /** Mounted at the spec's `root.path` first. */
+      rootfs: z.optional(z.object({ device: z.string(), type: z.string() })),
+      streams,
+      terminal: z.boolean(),
+      size: z.optional(size),
+    }),
+    result: z.object({ pid: z.int() }),
+  },
+  start: { params: z.object({ id }), result: nothing },
+  /** `all`: every process of the container. A process that is gone is no error: result `sent: false`. */
+  signal: {
+    params: z.object({ ...processRef, signal: z.int(), all: z.optional(z.boolean()) }),
+    result: z.object({ sent: z.boolean() }),
+  },
+  /** Ends and forgets a container (with all its processes), or forgets an exec that has ended. Absent is done. */
+  remove: { params: z.object(processRef), result: nothing },
+  exec: {
+    params: z.object({
+      id,
+      execId: id,
+      /** OCI runtime spec's `process`. */
+      process: oci,
+      streams,
+      terminal: z.boolean(),
+      size: z.optional(size),
+    }),
+    result: z.object({ pid: z.int() }),
+  },
+  resize: { params: z.object({ ...processRef, ...size.shape }), result: nothing },
+  closeStdin: { params: z.object(processRef), result: nothing },
+  /** `resources`: OCI runtime spec's `linux.resources`. */
+  update: { params: z.object({ id, resources: oci }), result: nothing },
+  /** Guest pids of the container's processes. */
+  pids: { params: z.object({ id }), result: z.object({ pids: z.array(z.int()) }) },
+  pause: { params: z.object({ id }), result: nothing },
+  resume: { params: z.object({ id }), result: nothing },
+  stats: { params: z.object({ id }), result: containerStats },
+  podStats: {
+    params: nothing,
+    result: z.object({
+      /** Bytes, from /proc/meminfo. */
+      memory: z.object({ total: counter, free: counter, available: counter, cached: counter }),
+      interfaces: z.array(interfaceStats),
+      /** All tasks of the guest's containers. */
+      cpu: cpuStats,
+    }),
+  },
+  /** Connects to a port of the guest's loopback (IPv4, then IPv6) and joins it to the stream. */
+  dial: {
+    params: z.object({ port: z.int().check(z.minimum(1), z.maximum(65_535)), streamId }),
+    result: nothing,
+  },
+  mounts: { params: z.object({ add: z.array(mountRequest) }), result: nothing },
+  unmount: { params: z.object({ target: path }), result: nothing },
+  /** Brings CPUs and memory online that the hypervisor has added. */
+  online: { params: nothing, result: z.object({ cpus: z.int(), memoryBytes: counter }) },
+  list: { params: nothing, result: z.object({ containers: z.array(containerState) }) },
+  /** Ends all containers, syncs and powers off; the answer comes before. */
+  shutdown: { params: nothing, result: nothing },
+} as const;
+
+export type Method = keyof typeof METHODS;
+export type Params<M extends Method> = z.infer<(typeof METHODS)[M]['params']>;
+export type Result<M extends Method> = z.infer<(typeof METHODS)[M]['result']>;
+
+/** What the agent tells unasked. */
+export const eventShape = z.discriminatedUnion('event', [
+  /** The agent reads this connection. */
+  z.object({ event: z.literal('ready') }),
+  z.object({
+    event: z.literal('exit'),
+    ...processRef,
+    /** 128 + signal for a process that a signal ended. */
+    code: z.int(),
+    signal: z.optional(z.int()),
+    /** Nanoseconds since the epoch. */
+    time: counter,
+  }),
+  /** The kernel killed a process of the container for memory; comes before the `exit` that it causes. */
+  z.object({ event: z.literal('oom'), id }),
+  z.object({
+    event: z.literal('log'),
+    level: z.enum(['debug', 'info', 'warn', 'error']),
+    message: z.string(),
+  }),
+]);
+export type AgentEvent = z.infer<typeof eventShape>;
+
+/** A call as it travels. */
+export const requestShape = z.object({ method: z.string(), params: z.unknown() });
+
+/** An answer as it travels; `kind` is one of src/errors.ts. */
+export const responseShape = z.union([
+  z.object({ error: z.object({ kind: z.string(), message: z.string() }) }),
+  z.object({ result: z.unknown() }),
+]);
+
+export function isMethod(name: string): name is Method {
+  return Object.hasOwn(METHODS, name);
+}
+
+export type ContainerState = z.infer<typeof containerState>;
+export type GuestContainerStats = z.infer<typeof containerStats>;
+export type GuestInterface = z.infer<typeof networkInterface>;
+export type GuestMount = z.infer<typeof mountRequest>;
+export type StreamIds = z.infer<typeof streams>;
