@@ -1,19 +1,23 @@
 import { defineConfig } from 'vitest/config';
 
+/** Tests that boot a machine of their own under QEMU. */
+const MACHINES = 'test/integration/{node,vm}-*.test.ts';
+
+const real = {
+  // They share the machine's cgroups, mounts and network.
+  fileParallelism: false,
+  testTimeout: 60_000,
+  hookTimeout: 120_000,
+};
+
 export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
       {
-        test: {
-          name: 'integration',
-          include: ['test/integration/**/*.test.ts'],
-          // They share the machine's cgroups, mounts and network.
-          fileParallelism: false,
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
-        },
+        test: { ...real, name: 'integration', include: ['test/integration/**/*.test.ts'], exclude: [MACHINES] },
       },
+      { test: { ...real, name: 'machines', include: [MACHINES] } },
     ],
   },
 });
