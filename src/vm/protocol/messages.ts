@@ -17,8 +17,8 @@ const streamId = z.int().check(z.minimum(1), z.maximum(0xffff_ffff));
 const counter = z.string().check(z.regex(/^-?[0-9]{1,20}$/));
 const path = z.string().check(z.regex(/^\/[^\0]*$/), z.maxLength(4096));
 const size = z.object({ width: z.int().check(z.nonnegative()), height: z.int().check(z.nonnegative()) });
-/** Left to the OCI runtime in the guest, which checks it; berth's own types are in src/spec. */
-const oci = z.record(z.string(), z.unknown());
+/** JSON text for the OCI runtime in the guest, as src/spec/json.ts writes it: its integers have 64 bits. */
+const oci = z.string();
 const nothing = z.object({});
 /** Of a container's init, or of a process that `exec` made. */
 const processRef = { id, execId: z.optional(id) };
@@ -129,7 +129,7 @@ const interfaceStats = z.object({
 });
 
 /** The methods that the host calls, each with the shape of what it takes and answers. */
-export const METHODS = {
+const METHODS = {
   /** The first call of each connection. */
   hello: {
     params: z.object({ version: z.int() }),
@@ -166,7 +166,7 @@ export const METHODS = {
   createContainer: {
     params: z.object({
       id,
-      /** OCI runtime spec; its paths are the guest's. */
+      /** OCI runtime spec; its paths are the guest's. See src/vm/agent/spec.ts for what the agent fills in. */
       spec: oci,
       /** Mounted at the spec's `root.path` first. */
       rootfs: z.optional(z.object({ device: z.string(), type: z.string() })),
@@ -232,6 +232,28 @@ export const METHODS = {
 export type Method = keyof typeof METHODS;
 export type Params<M extends Method> = z.infer<(typeof METHODS)[M]['params']>;
 export type Result<M extends Method> = z.infer<(typeof METHODS)[M]['result']>;
+
+interface Shape<T> {
+  safeParse(value: unknown): { success: true; data: T } | { success: false; error: z.core.$ZodError };
+}
+
+const SHAPES: { [M in Method]: { params: Shape<Params<M>>; result: Shape<Result<M>> } } = METHODS;
+
+/** @throws TypeError that names the field */
+export function checkParams<M extends Method>(method: M, value: unknown): Params<M> {
+  return checked(SHAPES[method].params, value);
+}
+
+/** @throws TypeError that names the field */
+export function checkResult<M extends Method>(method: M, value: unknown): Result<M> {
+  return checked(SHAPES[method].result, value);
+}
+
+function checked<T>(shape: Shape<T>, value: unknown): T {
+  const result = shape.safeParse(value);
+  if (!result.success) throw new TypeError(z.prettifyError(result.error));
+  return result.data;
+}
 
 /** What the agent tells unasked. */
 export const eventShape = z.discriminatedUnion('event', [

@@ -155,10 +155,12 @@ export class Mux {
       this.#ready.delete(stream);
       const piece = stream.take();
       if (piece === undefined) continue;
-      if (piece === 'end') return encodeFrame({ type: END, id: stream.id, payload: new Uint8Array(0) });
-      const frame = encodeFrame({ type: DATA, id: stream.id, payload: piece });
-      // At the end of the queue: the others have their turns first.
-      this.#ready.add(stream);
+      // Behind the others, which have their turns first.
+      if (piece !== 'end') this.#ready.add(stream);
+      const frame =
+        piece === 'end'
+          ? encodeFrame({ type: END, id: stream.id, payload: new Uint8Array(0) })
+          : encodeFrame({ type: DATA, id: stream.id, payload: piece });
       stream.sent();
       return frame;
     }

@@ -11,7 +11,7 @@ export interface StreamHandlers {
   data(chunk: Uint8Array): void;
   /** The other side sends no more. */
   end(): void;
-  /** All that was written is sent, possibly before `write` has returned. */
+  /** All that was written, and after `end` the end too, is sent; possibly before `write` or `end` has returned. */
   drain(): void;
   /** The stream is over in both directions before its orderly end; not called after `reset` or both ends. */
   aborted(reason: string): void;
@@ -100,9 +100,9 @@ export class MuxStream {
     return first.subarray(0, size);
   }
 
-  /** For the connection, after `take` answered data: tells the user when all is sent. */
+  /** For the connection, after `take` answered something: tells the user when all is sent. */
   sent(): void {
-    if (this.#queued === 0 && !this.#ends.wanted && !this.#ends.over) this.#handlers.drain();
+    if (this.#queued === 0 && this.#ends.wanted === this.#ends.sent) this.#handlers.drain();
   }
 
   /** For the connection. @returns false when the other side sent more than it may, or after its end */
