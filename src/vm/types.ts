@@ -25,8 +25,8 @@ export interface VmNic {
   tap: VmTap;
 }
 
-/** `device` is a tap's name; a macvtap is opened by its character device, which its index names. */
-export type VmTap = { kind: 'tap'; device: string } | { kind: 'macvtap'; device: string; index: number };
+/** A tap is opened by its name, a macvtap by its character device, which has the path `node`. */
+export type VmTap = { kind: 'tap'; device: string } | { kind: 'macvtap'; device: string; node: string };
 
 /** A block device of the guest. */
 export interface VmDisk {
@@ -96,7 +96,7 @@ export interface VmEnd {
 /** A virtual machine that runs. */
 export interface Vm {
   readonly process: ProcessIdentity;
-  /** Known by pidfd; never rejects. */
+  /** Settles as soon as the process is gone, whatever ended it; never rejects. */
   readonly ended: Promise<VmEnd>;
   /**
    * Connects to the agent's port in the guest: one byte stream. Only one connection at a time over
@@ -112,6 +112,12 @@ export interface Vm {
    * @throws BerthError `unimplemented` when the hypervisor cannot, `invalid` beyond the maximum
    */
   resize(to: VmSize, signal: AbortSignal): Promise<Required<VmSize>>;
+  /**
+   * What the guest's kernel wrote to its console, the last 64 KiB at most: for a guest that does not come up.
+   *
+   * @throws BerthError `unavailable` when the machine has ended; the signal's reason
+   */
+  console(signal: AbortSignal): Promise<string>;
   /** Ends the machine without asking the guest, and waits for its end. Repeatable. */
   stop(signal: AbortSignal): Promise<void>;
   /** Lets go of what this process holds of it; the machine lives on. Repeatable. */
