@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, rmdir, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -12,6 +12,7 @@ import { nodeImage } from '../node/image.ts';
 
 const MIB = 1n << 20n;
 const BOOT_MS = 50_000;
+const V1_PIDS = '/sys/fs/cgroup/pids';
 
 let dir: string;
 let cgroup: string;
@@ -21,7 +22,8 @@ let machines: Vm[];
 beforeEach(async () => {
   ({ kernel } = await nodeImage());
   dir = await mkdtemp(path.join(tmpdir(), 'berth-vm-'));
-  cgroup = path.join('/sys/fs/cgroup/pids', path.basename(dir));
+  // Where there is cgroup v2 alone, each cgroup is in one tree.
+  cgroup = path.join(existsSync(V1_PIDS) ? V1_PIDS : '/sys/fs/cgroup', path.basename(dir));
   await mkdir(cgroup);
   machines = [];
 });
@@ -29,7 +31,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const vm of machines) await vm.stop(soon());
   unpinNamespaces(path.join(dir, 'ns'));
-  await rm(cgroup, { recursive: true, force: true }).catch(() => {});
+  await rmdir(cgroup);
   await rm(dir, { recursive: true });
 });
 
