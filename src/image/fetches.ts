@@ -24,7 +24,7 @@ export interface Fetch {
 }
 
 /** Bytes of one layer blob; far above what registries take. */
-const MAX_BLOB_BYTES = 128 * 2 ** 30;
+export const MAX_BLOB_BYTES = 128 * 2 ** 30;
 
 /** Blobs being fetched: the same one wanted twice at once is fetched once. */
 export class Fetches {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { BerthError } from '../errors.ts';
 import { Archive } from './archive.ts';
 import { assemble, type ImageDeps, type Progress } from './assemble.ts';
-import type { BlobSource } from './fetches.ts';
+import { type BlobSource, MAX_BLOB_BYTES } from './fetches.ts';
 import {
   choosePlatform,
   type Descriptor,
@@ -10,6 +10,8 @@ import {
   MAX_MANIFEST_BYTES,
   type Manifest,
   parseDocument,
+  resolveManifest,
+  type StoredDocument,
 } from './manifest.ts';
 import { platformMatch } from './platform.ts';
 import { formatReference, parseReference, repository, taggedName } from './reference.ts';
@@ -25,9 +27,6 @@ export interface ImportOptions {
 
 const CONTAINERD_NAME = 'io.containerd.image.name';
 const OCI_NAME = 'org.opencontainers.image.ref.name';
-const MAX_LAYER_BYTES = 128 * 2 ** 30;
-/** An index in an index in an index is as deep as anyone has a use for. */
-const MAX_DEPTH = 3;
 
 /** What `docker save` writes (moby image/spec, v1.2, "manifest.json"). */
 const dockerManifestSchema = z
@@ -94,7 +93,7 @@ async function importLayout(job: Job): Promise<Image[]> {
   for (const entry of images) {
     using leases = new DisposableStack();
     const documents: string[] = [];
-    const manifest = await findManifest(job, entry, documents, leases, 0);
+    const manifest = await findManifest(job, entry, documents, leases);
     const names = name === undefined ? layoutNames(entry) : [name];
     const image = await assemble(deps, {
       what: `archive: image ${entry.digest}`,
@@ -122,36 +121,24 @@ function chooseImages(entries: readonly IndexEntry[], { deps }: Job): IndexEntry
   return [choosePlatform(entries, deps.platform, 'archive')];
 }
 
-/** Reads the document of an index entry, and from an index on to the manifest for this machine. */
+/** Stores the document of an index entry, and from an index on to the manifest for this machine. */
 async function findManifest(
-  job: Job,
-  entry: Descriptor,
+  { deps, archive, signal }: Job,
+  top: Descriptor,
   documents: string[],
   leases: DisposableStack,
-  depth: number,
 ): Promise<Manifest> {
-  const { deps, archive, signal } = job;
-  const what = `archive: ${entry.digest}`;
-  if (entry.size > MAX_MANIFEST_BYTES) {
-    throw new BerthError('invalid', `${what}: a manifest of more than ${MAX_MANIFEST_BYTES} bytes`);
-  }
-  leases.use(deps.leases.hold(entry.digest));
-  await deps.fetches.get(sourceOf(archive), entry, signal);
-  documents.push(entry.digest);
-  const document = parseDocument(
-    await deps.content.read(entry.digest, MAX_MANIFEST_BYTES),
-    what,
-    entry.mediaType,
-  );
-  if (document.kind === 'manifest') return document.manifest;
-  if (depth >= MAX_DEPTH) throw new BerthError('invalid', `${what}: indexes are nested too deeply`);
-  return findManifest(
-    job,
-    choosePlatform(document.entries, deps.platform, what),
-    documents,
-    leases,
-    depth + 1,
-  );
+  const what = `archive: image ${top.digest}`;
+  const get = async (entry: Descriptor): Promise<StoredDocument> => {
+    if (entry.size > MAX_MANIFEST_BYTES) {
+      throw new BerthError('invalid', `${what}: a manifest of more than ${MAX_MANIFEST_BYTES} bytes`);
+    }
+    leases.use(deps.leases.hold(entry.digest));
+    await deps.fetches.get(sourceOf(archive), entry, signal);
+    documents.push(entry.digest);
+    return { ...entry, bytes: await deps.content.read(entry.digest, MAX_MANIFEST_BYTES) };
+  };
+  return resolveManifest(await get(top), deps.platform, what, get);
 }
 
 async function importDocker(job: Job): Promise<Image[]> {
@@ -177,7 +164,7 @@ async function importDocker(job: Job): Promise<Image[]> {
     const manifest: Manifest = { config: await store(item.Config, MAX_MANIFEST_BYTES), layers: [] };
     for (const layer of item.Layers ?? []) {
       job.signal.throwIfAborted();
-      manifest.layers.push(await store(layer, MAX_LAYER_BYTES));
+      manifest.layers.push(await store(layer, MAX_BLOB_BYTES));
     }
     const names = name === undefined ? (item.RepoTags ?? []) : [name];
     results.push(

@@ -114,6 +114,17 @@ export interface ParsedConfig {
   diffIds: string[];
 }
 
+/** A manifest or index that is in the store. */
+export interface StoredDocument {
+  digest: string;
+  bytes: Buffer;
+  /** What it was announced as; empty when nobody said. */
+  mediaType: string;
+}
+
+/** An index in an index in an index is as deep as anyone has a use for. */
+const MAX_DEPTH = 3;
+
 /** A manifest or an index, told apart. */
 export type Document = { kind: 'manifest'; manifest: Manifest } | { kind: 'index'; entries: IndexEntry[] };
 
@@ -204,6 +215,26 @@ export function choosePlatform(entries: readonly IndexEntry[], wanted: Platform,
     'notFound',
     `${what}: no image for ${formatPlatform(wanted)}; there are ${offered.slice(0, 20).join(', ') || 'none'}`,
   );
+}
+
+/**
+ * The manifest for a platform that a document means, through indexes. `get` has the documents of their entries.
+ *
+ * @throws BerthError as `parseDocument` and `choosePlatform`
+ */
+export async function resolveManifest(
+  top: StoredDocument,
+  platform: Platform,
+  what: string,
+  get: (entry: Descriptor) => Promise<StoredDocument>,
+): Promise<Manifest> {
+  let document = top;
+  for (let depth = 0; ; depth++) {
+    const parsed = parseDocument(document.bytes, what, document.mediaType);
+    if (parsed.kind === 'manifest') return parsed.manifest;
+    if (depth >= MAX_DEPTH) throw new BerthError('invalid', `${what}: indexes are nested too deeply`);
+    document = await get(choosePlatform(parsed.entries, platform, what));
+  }
 }
 
 function toPlatform(platform: NonNullable<IndexEntry['platform']>): Platform {

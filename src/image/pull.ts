@@ -1,15 +1,9 @@
 import { createHash } from 'node:crypto';
-import { BerthError, kindOf } from '../errors.ts';
+import { kindOf } from '../errors.ts';
 import { orAborted } from '../util/abort.ts';
 import { assemble, type ImageDeps, type Progress } from './assemble.ts';
 import type { BlobSource } from './fetches.ts';
-import {
-  choosePlatform,
-  type Descriptor,
-  MAX_MANIFEST_BYTES,
-  type Manifest,
-  parseDocument,
-} from './manifest.ts';
+import { MAX_MANIFEST_BYTES, type Manifest, resolveManifest, type StoredDocument } from './manifest.ts';
 import { formatReference, parseReference, type Reference, repository, taggedName } from './reference.ts';
 import type { RegistryAuth } from './registry/auth.ts';
 import { RegistryClient, type RegistryOptions } from './registry/client.ts';
@@ -140,15 +134,6 @@ async function pullOnce(deps: PullDeps, job: PullJob): Promise<Image> {
   }
 }
 
-/** An index in an index in an index is as deep as anyone has a use for. */
-const MAX_DEPTH = 3;
-
-interface StoredDocument {
-  digest: string;
-  bytes: Buffer;
-  mediaType: string;
-}
-
 /** Fetches and stores the manifests and indexes of one pull. */
 class Documents {
   readonly #deps: PullDeps;
@@ -182,12 +167,10 @@ class Documents {
   }
 
   /** The manifest for this platform, through indexes. */
-  async manifest(document: StoredDocument, what: string, depth = 0): Promise<Manifest> {
-    const parsed = parseDocument(document.bytes, what, document.mediaType);
-    if (parsed.kind === 'manifest') return parsed.manifest;
-    const entry: Descriptor = choosePlatform(parsed.entries, this.#deps.platform, what);
-    if (depth >= MAX_DEPTH) throw new BerthError('invalid', `${what}: indexes are nested too deeply`);
-    return this.manifest(await this.#fetch(entry.digest, entry.mediaType), what, depth + 1);
+  manifest(document: StoredDocument, what: string): Promise<Manifest> {
+    return resolveManifest(document, this.#deps.platform, what, ({ digest, mediaType }) =>
+      this.#fetch(digest, mediaType),
+    );
   }
 
   async #resolve(tagOrDigest: string): Promise<string | undefined> {
