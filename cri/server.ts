@@ -3,6 +3,8 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { CollectGarbageRequest__Output } from '../proto/gen/berth/v1/CollectGarbageRequest.ts';
+import type { ExportImagesRequest__Output } from '../proto/gen/berth/v1/ExportImagesRequest.ts';
+import type { ExportImagesResponse } from '../proto/gen/berth/v1/ExportImagesResponse.ts';
 import type { ImportImageRequest__Output } from '../proto/gen/berth/v1/ImportImageRequest.ts';
 import type { PullImageRequest__Output } from '../proto/gen/berth/v1/PullImageRequest.ts';
 import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
@@ -12,6 +14,7 @@ import type { Services } from '../src/services.ts';
 import { answeringBytes } from './encoded-list.ts';
 import { collectGarbageRpc } from './node-service/collect-garbage.ts';
 import { diskUsageRpc } from './node-service/disk-usage.ts';
+import { exportImagesRpc } from './node-service/export-images.ts';
 import { importImage } from './node-service/import-image.ts';
 import { info } from './node-service/info.ts';
 import { pullWithProgress } from './node-service/pull-image.ts';
@@ -59,6 +62,11 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
       'ImportImage',
       context,
       (requests, signal) => importImage(s, requests, signal),
+    ),
+    ExportImages: serverStream<ExportImagesRequest__Output, ExportImagesResponse>(
+      'ExportImages',
+      context,
+      (request, send, signal) => exportImagesRpc(s, request, send, signal),
     ),
     PullImage: serverStream<PullImageRequest__Output, PullProgress>(
       'Node.PullImage',

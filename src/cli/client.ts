@@ -144,28 +144,13 @@ export class Client {
   }
 
   /** berth's own pull, whose answers tell of each layer and end with the result. */
-  async *pullImage(request: RequestOf<Node['PullImage']>): AsyncGenerator<ResponseOf<Node['PullImage']>> {
-    const method = this.#protos.node.PullImage;
-    const [metadata, limit] = [new Metadata(), this.#limit({ timeoutMs: 0 })];
-    const { requestSerialize, responseDeserialize } = method;
-    const call = this.#grpc.makeServerStreamRequest(
-      method.path,
-      requestSerialize,
-      responseDeserialize,
-      request,
-      metadata,
-      callOptions(limit),
-    );
-    const stop = () => call.cancel();
-    this.#options.signal.addEventListener('abort', stop, { once: true });
-    try {
-      yield* call as AsyncIterable<ResponseOf<Node['PullImage']>>;
-    } catch (e: unknown) {
-      throw await this.#explain(e, limit);
-    } finally {
-      this.#options.signal.removeEventListener('abort', stop);
-      call.cancel();
-    }
+  pullImage(request: RequestOf<Node['PullImage']>): AsyncGenerator<ResponseOf<Node['PullImage']>> {
+    return this.#stream(this.#protos.node.PullImage, request);
+  }
+
+  /** An archive of images, piece by piece. @throws BerthError unimplemented from daemons that are not berthd */
+  async *exportImages(images: string[]): AsyncGenerator<Buffer> {
+    for await (const { chunk } of this.#stream(this.#protos.node.ExportImages, { images })) yield chunk;
   }
 
   /** Sends an archive of images in pieces, no faster than the daemon takes them. */
@@ -213,6 +198,30 @@ export class Client {
   /** Ends the connection. */
   close(): void {
     this.#grpc.close();
+  }
+
+  /** A call with many answers and no deadline but the user's. */
+  async *#stream<I, O>(method: Method<I, O>, request: I): AsyncGenerator<O> {
+    const limit = this.#limit({ timeoutMs: 0 });
+    const { path, requestSerialize, responseDeserialize } = method;
+    const call = this.#grpc.makeServerStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+      new Metadata(),
+      callOptions(limit),
+    );
+    const stop = () => call.cancel();
+    this.#options.signal.addEventListener('abort', stop, { once: true });
+    try {
+      yield* call as AsyncIterable<O>;
+    } catch (e: unknown) {
+      throw await this.#explain(e, limit);
+    } finally {
+      this.#options.signal.removeEventListener('abort', stop);
+      call.cancel();
+    }
   }
 
   #unary<I, O>(method: Method<I, O>, request: I, settings: CallSettings = {}): Promise<O> {

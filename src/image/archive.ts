@@ -62,11 +62,6 @@ export class Archive {
     return this.#entries.find(name) !== undefined;
   }
 
-  /** Bytes of an entry. @throws BerthError `invalid` when the archive has none of that name */
-  size(name: string): number {
-    return this.#require(name).size;
-  }
-
   /** A small entry as a whole. @throws BerthError `invalid` when it is absent or larger than `limit` bytes */
   async read(name: string, limit: number): Promise<Buffer> {
     const { size } = this.#require(name);
@@ -75,6 +70,12 @@ export class Archive {
     const chunks: Buffer[] = [];
     for await (const chunk of this.stream(name)) chunks.push(chunk);
     return Buffer.concat(chunks);
+  }
+
+  /** The first bytes of an entry. @throws BerthError `invalid` when it is absent */
+  async start(name: string): Promise<Buffer> {
+    for await (const chunk of this.stream(name)) return chunk;
+    return Buffer.alloc(0);
   }
 
   /** The content of an entry. @throws BerthError `invalid` when it is absent */

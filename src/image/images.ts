@@ -5,6 +5,7 @@ import type { Database } from '../persist/database.ts';
 import type { ImageDeps } from './assemble.ts';
 import { collect } from './collect.ts';
 import { ContentStore } from './content.ts';
+import { exportImages } from './export.ts';
 import { Fetches } from './fetches.ts';
 import { fsInfo, type ImageFsUsage } from './fs-info.ts';
 import { type ImportOptions, importArchive } from './import.ts';
@@ -100,6 +101,21 @@ export class Images {
   /** See `importArchive`. */
   importArchive(stream: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<Image[]> {
     return this.#run(options.signal, (signal) => importArchive(this.#deps, stream, { ...options, signal }));
+  }
+
+  /**
+   * Writes images as one archive, piece by piece, no faster than `write` takes them; see `exportImages`.
+   *
+   * @throws BerthError as `exportImages`, and what `write` throws
+   */
+  exportImages(
+    refs: readonly string[],
+    write: (piece: Uint8Array) => Promise<void>,
+    caller: AbortSignal,
+  ): Promise<void> {
+    return this.#run(caller, async (signal) => {
+      for await (const piece of exportImages(this.#deps, refs, signal)) await write(piece);
+    });
   }
 
   /** All images, or those that an id or name means. @throws BerthError `invalid` */

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { z } from 'zod';
 import { BerthError } from '../errors.ts';
 import { Archive } from './archive.ts';
@@ -9,14 +10,17 @@ import {
   type IndexEntry,
   MAX_MANIFEST_BYTES,
   type Manifest,
+  MEDIA_TYPES,
+  NAME_ANNOTATIONS,
   parseDocument,
   resolveManifest,
   type StoredDocument,
 } from './manifest.ts';
 import { platformMatch } from './platform.ts';
-import { formatReference, parseReference, repository, taggedName } from './reference.ts';
+import { parseReference, repository, taggedName } from './reference.ts';
 import { Semaphore } from './semaphore.ts';
 import type { Image } from './types.ts';
+import { detectCompression } from './unpack/decompress.ts';
 
 export interface ImportOptions {
   /** A name for the image of an archive with a single one; instead of the archive's own. */
@@ -24,9 +28,6 @@ export interface ImportOptions {
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }
-
-const CONTAINERD_NAME = 'io.containerd.image.name';
-const OCI_NAME = 'org.opencontainers.image.ref.name';
 
 /** What `docker save` writes (moby image/spec, v1.2, "manifest.json"). */
 const dockerManifestSchema = z
@@ -39,6 +40,7 @@ const dockerManifestSchema = z
   )
   .min(1)
   .max(1000);
+type DockerItem = z.infer<typeof dockerManifestSchema>[number];
 
 /**
  * Imports all images of an archive: an OCI layout (OCI image-spec, image-layout.md) or what `docker save`
@@ -153,26 +155,14 @@ async function importDocker(job: Job): Promise<Image[]> {
   const results: Image[] = [];
   for (const item of listed) {
     using leases = new DisposableStack();
-    // This format has no digests: what is stored gets the one that its bytes have.
-    const store = async (entry: string, limit: number): Promise<Descriptor> => {
-      const hold = (digest: string): void => {
-        leases.use(deps.leases.hold(digest));
-      };
-      const written = await deps.content.write(archive.stream(entry), { limit }, { hold });
-      return { mediaType: '', ...written };
-    };
-    const manifest: Manifest = { config: await store(item.Config, MAX_MANIFEST_BYTES), layers: [] };
-    for (const layer of item.Layers ?? []) {
-      job.signal.throwIfAborted();
-      manifest.layers.push(await store(layer, MAX_BLOB_BYTES));
-    }
+    const { manifest, digest } = await storeDocker(job, item, leases);
     const names = name === undefined ? (item.RepoTags ?? []) : [name];
     results.push(
       await assemble(deps, {
         what: `archive: image "${item.Config.slice(0, 100)}"`,
         manifest,
-        documents: [],
-        names: names.map((text) => formatReference(parseReference(text))),
+        documents: [digest],
+        names: names.flatMap((text) => allNames(text, digest)),
         source: sourceOf(archive),
         signal: job.signal,
         ...(job.onProgress === undefined ? {} : { onProgress: job.onProgress }),
@@ -182,7 +172,40 @@ async function importDocker(job: Job): Promise<Image[]> {
   return results.map((image) => deps.store.get(image.id) ?? image);
 }
 
-async function readDockerManifest(archive: Archive): Promise<z.infer<typeof dockerManifestSchema>> {
+/**
+ * Stores an image of a format without digests: everything gets the one that its bytes have, and the image a
+ * manifest, as every other has one.
+ */
+async function storeDocker(
+  { deps, archive, signal }: Job,
+  item: DockerItem,
+  leases: DisposableStack,
+): Promise<{ manifest: Manifest; digest: string }> {
+  const hold = (digest: string): void => {
+    leases.use(deps.leases.hold(digest));
+  };
+  const store = async (entry: string, limit: number, mediaType: string): Promise<Descriptor> => {
+    signal.throwIfAborted();
+    return { mediaType, ...(await deps.content.write(archive.stream(entry), { limit }, { hold })) };
+  };
+  const config = await store(item.Config, MAX_MANIFEST_BYTES, MEDIA_TYPES.ociConfig);
+  const layers: Descriptor[] = [];
+  for (const entry of item.Layers ?? []) {
+    const compression = detectCompression(await archive.start(entry));
+    const suffix = compression === 'none' ? '' : `+${compression}`;
+    layers.push(await store(entry, MAX_BLOB_BYTES, `${MEDIA_TYPES.ociLayer}${suffix}`));
+  }
+  const manifest = { schemaVersion: 2, mediaType: MEDIA_TYPES.ociManifest, config, layers };
+  const bytes = Buffer.from(JSON.stringify(manifest));
+  const { digest } = await deps.content.write(
+    Readable.from([bytes]),
+    { limit: MAX_MANIFEST_BYTES },
+    { hold },
+  );
+  return { manifest, digest };
+}
+
+async function readDockerManifest(archive: Archive): Promise<DockerItem[]> {
   const text = (await archive.read('manifest.json', MAX_MANIFEST_BYTES)).toString('utf8');
   let json: unknown;
   try {
@@ -208,9 +231,9 @@ function sourceOf(archive: Archive): BlobSource {
  * names nothing without a repository.
  */
 function layoutNames(entry: IndexEntry): string[] {
-  const whole = entry.annotations?.[CONTAINERD_NAME];
+  const whole = entry.annotations?.[NAME_ANNOTATIONS.containerd];
   if (whole !== undefined) return [whole];
-  const ref = entry.annotations?.[OCI_NAME];
+  const ref = entry.annotations?.[NAME_ANNOTATIONS.oci];
   return ref !== undefined && /[/:]/.test(ref) ? [ref] : [];
 }
 

@@ -13,10 +13,20 @@ const MAX_LAYERS = 500;
 export const MEDIA_TYPES = {
   ociIndex: 'application/vnd.oci.image.index.v1+json',
   ociManifest: 'application/vnd.oci.image.manifest.v1+json',
+  /** With `+gzip` or `+zstd` behind it, or nothing. */
+  ociLayer: 'application/vnd.oci.image.layer.v1.tar',
   ociConfig: 'application/vnd.oci.image.config.v1+json',
   dockerIndex: 'application/vnd.docker.distribution.manifest.list.v2+json',
   dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
   dockerConfig: 'application/vnd.docker.container.image.v1+json',
+} as const;
+
+/** Annotations that name an entry of an index. */
+export const NAME_ANNOTATIONS = {
+  /** containerd's: the whole name. */
+  containerd: 'io.containerd.image.name',
+  /** OCI's (image-spec, annotations.md), which by most writers is only a tag. */
+  oci: 'org.opencontainers.image.ref.name',
 } as const;
 
 const digest = z.string().refine(isDigest, 'must be a sha256 or sha512 digest');

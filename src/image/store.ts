@@ -68,6 +68,13 @@ export class ImageStore {
     return this.#names.get(name);
   }
 
+  /** Digests of all blobs of an image, in order. */
+  blobs(id: string): string[] {
+    return this.#db
+      .all<{ digest: string }>('SELECT digest FROM image_blobs WHERE image_id = ? ORDER BY digest', id)
+      .map(({ digest }) => digest);
+  }
+
   /** All images, in order of id. */
   list(): Image[] {
     return Array.from(this.#records.keys())

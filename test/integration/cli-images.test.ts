@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
@@ -80,5 +80,64 @@ describe('berth', () => {
     );
     const left = await berth('images', '-o', 'json');
     expect(JSON.parse(left.stdout)).toMatchObject([{ repo_tags: [ref('pinned')], pinned: true }]);
+  });
+
+  it('exports images as archive and as directory, and takes both in again', async () => {
+    const file = path.join(berthd.dir, 'images.tar');
+    const layout = path.join(berthd.dir, 'layout');
+    await berth('pull', '--auth-file', authFile, ref('app'), ref('other'));
+    const before = JSON.parse((await berth('images', '-o', 'json')).stdout);
+    expect(await berth('export', '-f', file, ref('app'), ref('other'))).toMatchObject({
+      code: 0,
+      stdout: '',
+    });
+    const id = before.find((image: { repo_tags: string[] }) => image.repo_tags.includes(ref('app'))).id;
+    expect(await berth('export', '-d', layout, id.slice(7, 20))).toMatchObject({ code: 0, stderr: '' });
+    expect(await berth('export', '-d', layout, id)).toMatchObject({ code: 2 });
+    expect(await berth('export', '-f', `${file}2`, ref('none'))).toMatchObject({ code: 3 });
+    expect((await readdir(berthd.dir)).filter((name) => name.startsWith('images.tar'))).toEqual([
+      'images.tar',
+    ]);
+    expect((await readdir(layout)).sort()).toEqual(['blobs', 'index.json', 'oci-layout']);
+    await berth('rmi', ref('app'), ref('other'));
+    const [line] = (await berth('import', layout)).stdout.split('\n');
+    expect(line).toContain(`${id} ${ref('app')} `);
+    await berth('import', file);
+    expect(JSON.parse((await berth('images', '-o', 'json')).stdout)).toEqual(before);
+  });
+
+  it('makes an image of a directory', async () => {
+    const root = path.join(berthd.dir, 'made');
+    await mkdir(root);
+    await writeFile(path.join(root, 'file'), 'x');
+    const args = [
+      root,
+      'localhost/made:1',
+      '--cmd',
+      'run --it',
+      '--entrypoint',
+      '["/e"]',
+      '-l',
+      'a=b',
+      '-u',
+      '7',
+    ];
+    const { stdout } = await berth('build-rootfs', ...args, '-e', 'A=1', '-e', 'B=2', '--workdir', '/w');
+    expect(stdout).toMatch(/^sha256:[0-9a-f]{64} localhost\/made:1 localhost\/made@sha256:[0-9a-f]{64}\n$/);
+    const { info, image } = await berthd.client.image('ImageStatus', {
+      image: { image: 'localhost/made:1' },
+      verbose: true,
+    });
+    expect(image?.uid?.value).toBe('7');
+    expect(JSON.parse(info.info ?? '').imageSpec.config).toEqual({
+      User: '7',
+      Env: ['A=1', 'B=2'],
+      Entrypoint: ['/e'],
+      Cmd: ['/bin/sh', '-c', 'run --it'],
+      WorkingDir: '/w',
+      Labels: { a: 'b' },
+    });
+    expect(await berth('build-rootfs', path.join(root, 'file'), 'a')).toMatchObject({ code: 2 });
+    expect(await berth('build-rootfs', root, 'a', '--cmd', '["no')).toMatchObject({ code: 2 });
   });
 });

@@ -10,12 +10,12 @@ import {
   type Entry,
   type ImageFixture,
   imageFixture,
+  importLayers,
   layer,
+  nothingLeft,
   ociArchive,
   streamOf,
 } from '../support/images.ts';
-
-const NAME = { 'io.containerd.image.name': 'example.com/team/app:1' };
 
 let fixture: ImageFixture;
 
@@ -30,25 +30,9 @@ function fixtureOptions() {
   return { db, root, hostsDir, logger: pino({ level: 'silent' }) };
 }
 
-async function importLayers(...layers: Entry[][]): Promise<Image> {
-  const built = buildImage(await Promise.all(layers.map((entries) => layer(entries))));
-  const [image] = await fixture.images.importArchive(streamOf(await ociArchive(built, NAME)));
-  if (image === undefined) throw new Error('no image');
-  return image;
-}
-
-async function expectNothingLeft(): Promise<void> {
-  await expect.poll(() => fixture.leftovers()).toEqual([]);
-  expect(fixture.images.list()).toEqual([]);
-  for (const table of ['images', 'image_names', 'blobs', 'layers']) {
-    expect(fixture.db.all(`SELECT * FROM ${table}`)).toEqual([]);
-  }
-  expect(spawnSync('pgrep', ['-f', fixture.root]).stdout.toString()).toBe('');
-}
-
 describe('a daemon that starts', () => {
   it('removes what an earlier one left half done, and keeps the rest', async () => {
-    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    const image = await importLayers(fixture, [{ name: 'a', content: 'x' }]);
     const before = fixture.leftovers();
     mkdirSync(join(fixture.root, 'layers/.tmp-1/fs/d'), { recursive: true });
     mkdirSync(join(fixture.root, 'layers/zz/fs'), { recursive: true });
@@ -62,11 +46,11 @@ describe('a daemon that starts', () => {
   });
 
   it('unpacks and fetches again what a power cut took', async () => {
-    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    const image = await importLayers(fixture, [{ name: 'a', content: 'x' }]);
     rmSync(join(fixture.root, 'layers'), { recursive: true });
     rmSync(join(fixture.root, 'content/sha256'), { recursive: true });
     for (const dir of ['layers', 'content/sha256']) mkdirSync(join(fixture.root, dir));
-    expect(await importLayers([{ name: 'a', content: 'x' }])).toEqual(image);
+    expect(await importLayers(fixture, [{ name: 'a', content: 'x' }])).toEqual(image);
     const [dir = ''] = fixture.images.lowerdirs(image);
     expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('x');
   });
@@ -75,10 +59,10 @@ describe('a daemon that starts', () => {
 describe('removing', () => {
   it('takes all names, frees what only it needed, and is repeatable', async () => {
     const shared: Entry[] = [{ name: 'shared', content: 'x' }];
-    const image = await importLayers(shared, [{ name: 'a', content: 'x' }]);
+    const image = await importLayers(fixture, shared, [{ name: 'a', content: 'x' }]);
     expect(await fixture.images.remove('example.com/team/app:1')).toBe(true);
     expect(await fixture.images.remove(image.id)).toBe(false);
-    await expectNothingLeft();
+    await nothingLeft(fixture);
     expect(fixture.images.fsInfo()).toMatchObject({ usedBytes: 0n, inodesUsed: 0n });
   });
 
@@ -86,7 +70,7 @@ describe('removing', () => {
     const used = new Set<string>();
     await fixture.close();
     fixture = imageFixture({ used: () => used });
-    const image = await importLayers([{ name: 'a', content: 'x' }]);
+    const image = await importLayers(fixture, [{ name: 'a', content: 'x' }]);
     const [dir = ''] = fixture.images.lowerdirs(image);
     used.add(image.id);
     expect(await fixture.images.remove(image.id)).toBe(true);
@@ -103,12 +87,12 @@ describe('removing', () => {
     expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('x');
     await later.close();
     // It may come back meanwhile, and is then an image as any other.
-    expect(await importLayers([{ name: 'a', content: 'x' }])).toEqual(image);
+    expect(await importLayers(fixture, [{ name: 'a', content: 'x' }])).toEqual(image);
     expect(fixture.images.lowerdirs(image)).toEqual([dir]);
     await fixture.images.remove(image.id);
     used.clear();
     await fixture.images.collect();
-    await expectNothingLeft();
+    await nothingLeft(fixture);
   });
 
   it('of all that no container uses spares pinned images', async () => {
@@ -138,8 +122,8 @@ describe('the use of the disk', () => {
       { name: 'd/shared', content: 'x'.repeat(100_001) },
       { name: 'd/again', type: 'link', linkname: 'd/shared' },
     ];
-    const first = await importLayers(shared, [{ name: 'a', content: 'a'.repeat(5000) }]);
-    const second = await importLayers(shared, [{ name: 'b', content: 'b'.repeat(50_000) }]);
+    const first = await importLayers(fixture, shared, [{ name: 'a', content: 'a'.repeat(5000) }]);
+    const second = await importLayers(fixture, shared, [{ name: 'b', content: 'b'.repeat(50_000) }]);
     const du = (...paths: string[]): bigint[] =>
       spawnSync('du', ['-s', '--block-size=1', ...paths.map((path) => join(fixture.root, path))])
         .stdout.toString()

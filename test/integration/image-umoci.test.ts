@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import {
   type ImageFixture,
   imageFixture,
   layer,
+  listing,
   ociArchive,
   streamOf,
 } from '../support/images.ts';
@@ -31,19 +32,6 @@ afterEach(async () => {
 const file = (name: string, content = name, more: Partial<Entry> = {}): Entry => ({ name, content, ...more });
 const folder = (name: string, more: Partial<Entry> = {}): Entry => ({ name, type: 'directory', ...more });
 const removed = (name: string): Entry => file(name.replace(/([^/]*)$/, '.wh.$1'), '');
-
-/** Each line: type, mode, owner, links, size, link target, and path; content by checksum. */
-function listing(root: string): string {
-  const args = ['.', '-mindepth', '1'];
-  const format = ['-printf', '%y %m %U:%G %l %p'];
-  const found = [
-    ['!', '-type', 'd', ...format, '-printf', ' %n %s\n'],
-    // The size and times of directories are the file system's business and the mount's.
-    ['-type', 'd', ...format, '-printf', '\n'],
-    ['-type', 'f', ...format, '-printf', ' %T@ ', '-exec', 'sha256sum', '{}', ';'],
-  ].map((test) => spawnSync('find', [...args, ...test], { cwd: root, maxBuffer: 1 << 26 }).stdout.toString());
-  return found.join('').split('\n').sort().join('\n');
-}
 
 it('an image with all that layers can do to each other is the same as umoci unpacks it', async () => {
   const layers: Entry[][] = [

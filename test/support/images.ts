@@ -1,10 +1,13 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { type Header, pack } from 'tar-stream';
+import { expect } from 'vitest';
 import { Images, type ImagesOptions } from '../../src/image/images.ts';
+import type { Image } from '../../src/image/types.ts';
 import { Database } from '../../src/persist/database.ts';
 
 /** An entry of a layer. */
@@ -157,4 +160,38 @@ export function imageFixture(options: Partial<ImagesOptions> = {}): ImageFixture
       rmSync(base, { recursive: true, force: true });
     },
   };
+}
+
+/** The name of what `importLayers` makes. */
+export const NAME = { 'io.containerd.image.name': 'example.com/team/app:1' };
+
+/** An image of these layers, base first, imported. */
+export async function importLayers({ images }: ImageFixture, ...layers: Entry[][]): Promise<Image> {
+  const built = buildImage(await Promise.all(layers.map((entries) => layer(entries))));
+  const [image] = await images.importArchive(streamOf(await ociArchive(built, NAME)));
+  if (image === undefined) throw new Error('no image');
+  return image;
+}
+
+/** Waits until no image is there, nor anything that belonged to one, nor a process at work on one. */
+export async function nothingLeft({ images, db, root, leftovers }: ImageFixture): Promise<void> {
+  await expect.poll(() => leftovers()).toEqual([]);
+  expect(images.list()).toEqual([]);
+  for (const table of ['images', 'image_names', 'blobs', 'layers']) {
+    expect(db.all(`SELECT * FROM ${table}`)).toEqual([]);
+  }
+  expect(spawnSync('pgrep', ['-f', root]).stdout.toString()).toBe('');
+}
+
+/** What is below a directory; each line: type, mode, owner, links, size, link target, and path; content by checksum. */
+export function listing(root: string): string {
+  const args = ['.', '-mindepth', '1'];
+  const format = ['-printf', '%y %m %U:%G %l %p'];
+  const found = [
+    ['!', '-type', 'd', ...format, '-printf', ' %n %s\n'],
+    // The size and times of directories are the file system's business and the mount's.
+    ['-type', 'd', ...format, '-printf', '\n'],
+    ['-type', 'f', ...format, '-printf', ' %T@ ', '-exec', 'sha256sum', '{}', ';'],
+  ].map((test) => spawnSync('find', [...args, ...test], { cwd: root, maxBuffer: 1 << 26 }).stdout.toString());
+  return found.join('').split('\n').sort().join('\n');
 }

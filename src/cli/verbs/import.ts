@@ -1,6 +1,8 @@
 import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { BerthError, during, kindOf } from '../../errors.ts';
+import { listTree, packTree } from '../../image/tar/pack.ts';
 import type { Context } from '../context.ts';
 import { UsageError } from '../errors.ts';
 import { isTerminal, writeJson } from '../output.ts';
@@ -15,7 +17,7 @@ const CHUNK = 256 << 10;
 export function configure(command: Command, context: () => Context): void {
   command
     .description('Adds the images of an OCI or docker archive and prints the id and names of each.')
-    .argument('<file>', 'a tar file, or - for standard input')
+    .argument('<file>', 'a tar file, the directory of an OCI layout, or - for standard input')
     .option('-n, --name <name>', 'name for the image of an archive that carries none')
     .addHelpText(
       'after',
@@ -25,12 +27,26 @@ export function configure(command: Command, context: () => Context): void {
     .action((file: string, options: Options) => importArchive(context(), file, options));
 }
 
-async function importArchive(context: Context, file: string, options: Options): Promise<void> {
+async function importArchive(context: Context, file: string, { name }: Options): Promise<void> {
   if (file === '-' && isTerminal(context.stdin as NodeJS.WritableStream & NodeJS.ReadableStream)) {
     throw new UsageError('standard input is a terminal; pipe an archive in, or name a file');
   }
+  await importPieces(context, read(context, file), name);
+}
+
+/**
+ * Sends an archive to the daemon and prints what came of it.
+ *
+ * @param name for an archive with one image, instead of its own
+ * @throws BerthError `unimplemented` from daemons that are not berthd
+ */
+export async function importPieces(
+  context: Context,
+  archive: AsyncIterable<Buffer>,
+  name: string | undefined,
+): Promise<void> {
   const client = await context.client();
-  const { images } = await client.importImage(parts(context, file, options.name)).catch((e: unknown) => {
+  const { images } = await client.importImage(parts(archive, name)).catch((e: unknown) => {
     if (kindOf(e) === 'unimplemented') {
       throw new BerthError(
         'unimplemented',
@@ -43,14 +59,21 @@ async function importArchive(context: Context, file: string, options: Options): 
   for (const { id, names } of images) context.stdout.write(`${[id, ...names].join(' ')}\n`);
 }
 
-async function* parts(context: Context, file: string, name: string | undefined) {
+async function* parts(archive: AsyncIterable<Buffer>, name: string | undefined) {
   if (name !== undefined) yield { name };
-  const source = file === '-' ? context.stdin : createReadStream(file, { highWaterMark: CHUNK });
+  for await (const bytes of archive) {
+    for (let at = 0; at < bytes.length; at += CHUNK) yield { chunk: bytes.subarray(at, at + CHUNK) };
+  }
+}
+
+async function* read(context: Context, file: string): AsyncGenerator<Buffer> {
   try {
-    for await (const data of source) {
-      const bytes = typeof data === 'string' ? Buffer.from(data) : data;
-      for (let at = 0; at < bytes.length; at += CHUNK) yield { chunk: bytes.subarray(at, at + CHUNK) };
+    if (file !== '-' && (await stat(file)).isDirectory()) {
+      yield* packTree(await listTree(file));
+      return;
     }
+    const source = file === '-' ? context.stdin : createReadStream(file, { highWaterMark: CHUNK });
+    for await (const data of source) yield typeof data === 'string' ? Buffer.from(data) : data;
   } catch (e: unknown) {
     throw during(`read ${file}`, e);
   }

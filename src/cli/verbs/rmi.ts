@@ -25,18 +25,23 @@ async function remove(context: Context, images: string[]): Promise<void> {
 
 /** The id of the image that has this name, id or beginning of an id. @throws BerthError notFound, UsageError */
 export async function resolveImage(client: Client, word: string): Promise<string> {
-  const prefix = word.replace(/^sha256:/, '');
-  if (/^[0-9a-f]{1,64}$/.test(prefix)) {
-    const { images } = await client.image('ListImages', {});
-    const found = images.filter(({ id }) => id.replace(/^sha256:/, '').startsWith(prefix));
-    if (found.length > 1) {
-      const list = found.map(({ id, repo_tags }) => `  ${shortId(id)}  ${repo_tags.join(' ')}`);
-      throw new UsageError(`${JSON.stringify(word)} means more than one image:\n${list.join('\n')}`);
-    }
-    if (found[0]) return found[0].id;
-  }
+  const id = await imageOfPrefix(client, word);
+  if (id !== undefined) return id;
   // Only the daemon knows how it completes short names.
   const { image } = await client.image('ImageStatus', { image: { image: word } });
   if (image === null) throw notFound(`image ${JSON.stringify(word)}`);
   return image.id;
+}
+
+/** The id of the image whose id begins so, if there is one. @throws UsageError when there are several */
+export async function imageOfPrefix(client: Client, word: string): Promise<string | undefined> {
+  const prefix = word.replace(/^sha256:/, '');
+  if (!/^[0-9a-f]{1,64}$/.test(prefix)) return undefined;
+  const { images } = await client.image('ListImages', {});
+  const found = images.filter(({ id }) => id.replace(/^sha256:/, '').startsWith(prefix));
+  if (found.length > 1) {
+    const list = found.map(({ id, repo_tags }) => `  ${shortId(id)}  ${repo_tags.join(' ')}`);
+    throw new UsageError(`${JSON.stringify(word)} means more than one image:\n${list.join('\n')}`);
+  }
+  return found[0]?.id;
 }

@@ -3,6 +3,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { pack } from 'tar-stream';
 import { describe, expect, it } from 'vitest';
 import { type TarEntry, TarReader } from '../../../src/image/tar/reader.ts';
+import { type NewEntry, tarHeader } from '../../../src/image/tar/writer.ts';
 import { decompress, detectCompression } from '../../../src/image/unpack/decompress.ts';
 import { checkSymlink, layerPath } from '../../../src/image/unpack/names.ts';
 import { parseWhiteout } from '../../../src/image/unpack/whiteout.ts';
@@ -168,4 +169,35 @@ describe('TarReader', () => {
       expect(() => read(bytes)).toThrow(/PAX header/);
     },
   );
+});
+
+describe('tarHeader', () => {
+  const xattrs = new Map([['user.\xe9', Buffer.from([0, 0xff, 0x0a])]]);
+  it.each<NewEntry>([
+    {
+      name: 'short',
+      type: 'file',
+      size: 8 ** 11 - 1,
+      mode: 0o7755,
+      uid: 8 ** 7 - 1,
+      gid: 3,
+      mtime: 8 ** 11 - 1,
+    },
+    { name: `${'n'.repeat(99)}\xff`, type: 'symlink', linkname: 't'.repeat(100) },
+    { name: `${'n'.repeat(100)}\xff`, type: 'hardlink', linkname: '\xe9'.repeat(101), mtime: -5 },
+    { name: 'large', type: 'file', size: 8 ** 11, uid: 0xfffffffe, gid: 8 ** 7, mtime: 8 ** 11, xattrs },
+    { name: 'd/', type: 'directory', mtime: 1.9 },
+    { name: 'tty', type: 'character-device', devMajor: 5, devMinor: 8 ** 7 - 1 },
+  ])('of $name, $type is read as it was written', (entry) => {
+    const found: TarEntry[] = [];
+    const handler = { entry: (e: TarEntry) => found.push(e), data: () => {}, end: () => {} };
+    new TarReader(handler).push(tarHeader(entry));
+    const defaults = { linkname: '', mode: 0o644, uid: 0, gid: 0, size: 0, devMajor: 0, devMinor: 0 };
+    const mtime = BigInt(Math.floor(entry.mtime ?? 0)) * 1_000_000_000n;
+    expect(found).toMatchObject([{ ...defaults, xattrs: new Map(), ...entry, mtime }]);
+  });
+
+  it('refuses what does not fit', () => {
+    expect(() => tarHeader({ name: 'x', type: 'block-device', devMajor: 8 ** 7 })).toThrow(/does not fit/);
+  });
 });

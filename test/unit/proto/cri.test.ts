@@ -51,7 +51,7 @@ describe('cri.proto against CRI v1 of Kubernetes 1.36', () => {
 
 describe.each([
   ['cri.proto', cri, 'runtime.v1', 41],
-  ['berth.proto', berth, 'berth.v1', 5],
+  ['berth.proto', berth, 'berth.v1', 6],
 ] as const)('the comments of %s', (_file, root, packageName, rpcs) => {
   it('say something about every service, RPC, message and enum', () => {
     const namespace = root.lookup(packageName) as protobufjs.Namespace;
