@@ -10,6 +10,7 @@ export default defineConfig({
     berthd: 'cri/berthd.ts',
     berth: 'src/cli/main.ts',
     helper: 'src/image/unpack/helper.ts',
+    'vm-shim': 'src/vm/shim/main.ts',
     'replace-mounts-worker': 'src/sys/replace-mounts-worker.ts',
   },
   platform: 'node',

@@ -10,7 +10,13 @@ import { BerthError } from './errors.ts';
 import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
-import { type MissingFeatures, missingFeatures, probeKernel, runtimeFeatures } from './isolation/features.ts';
+import {
+  MISSING_IN_VM,
+  type MissingFeatures,
+  missingFeatures,
+  probeKernel,
+  runtimeFeatures,
+} from './isolation/features.ts';
 import type { Logger } from './log.ts';
 import { DaemonMetrics } from './metrics/daemon.ts';
 import { OpenFileCounts } from './metrics/open-files.ts';
@@ -205,10 +211,13 @@ async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, 
   const handlers = Object.entries(config.runtimes);
   const [kernel, ...features] = await Promise.all([
     probeKernel(paths.root),
-    ...handlers.map(([, { path }]) => runtimeFeatures(path)),
+    ...handlers.map(([, { type, path }]) => (type === 'vm' ? undefined : runtimeFeatures(path))),
   ]);
   const map = new Map(
-    handlers.map(([name, { path }], i) => [name, missingFeatures(path, features[i], kernel)]),
+    handlers.map(([name, { type, path }], i) => [
+      name,
+      type === 'vm' ? MISSING_IN_VM : missingFeatures(path, features[i], kernel),
+    ]),
   );
   const standard = map.get(config.default_runtime);
   if (standard !== undefined) map.set('', standard);

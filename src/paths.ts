@@ -12,6 +12,7 @@ import { join } from 'node:path';
  * state/exec/<id>/                   a command that is being started in a container
  * state/runtimes/<handler>/          the OCI runtime's own state
  * state/shim-events.sock             events of shims
+ * state/vm/                          virtual machines, each in a directory of its shim's
  * ```
  */
 export class Paths {
@@ -56,6 +57,10 @@ export class Paths {
   /** Where shims of containerd's kind send their events; to them also this daemon's name. */
   get shimEvents(): string {
     return join(this.state, 'shim-events.sock');
+  }
+  /** What berth's own shims make. */
+  get machines(): string {
+    return join(this.state, 'vm');
   }
   get sandboxes(): string {
     return join(this.state, 'sandboxes');

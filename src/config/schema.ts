@@ -11,12 +11,14 @@ const absolutePath = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path');
 const optionalPath = z.union([z.literal(''), absolutePath]);
 const handlerName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
 
-const runtime = z.strictObject({
+const runtimeKeys = z.strictObject({
   type: z
-    .enum(['oci', 'shim'])
+    .enum(['oci', 'shim', 'vm'])
     .default('oci')
-    .describe('"oci": a program with runc\'s command line; "shim": a containerd shim v2'),
-  path: absolutePath.describe('The program'),
+    .describe(
+      '"oci": a program with runc\'s command line; "shim": a containerd shim v2; "vm": virtual machines',
+    ),
+  path: optionalPath.default('').describe('The program; "vm" has its own'),
   allowed_annotations: z
     .array(z.string().min(1))
     .default([])
@@ -25,6 +27,11 @@ const runtime = z.strictObject({
     .boolean()
     .default(false)
     .describe('Containers see their own share of the machine, unless their pod says otherwise'),
+});
+
+const runtime = runtimeKeys.refine(({ type, path }) => type === 'vm' || path !== '', {
+  path: ['path'],
+  message: 'the program must be given',
 });
 
 const network = z.strictObject({
@@ -103,6 +110,48 @@ const metrics = z.strictObject({
   port: z.int().min(0).max(65535).default(9539).describe('0 picks a free port, which is in the log'),
 });
 
+const vm = z.strictObject({
+  hypervisor: z
+    .enum(['qemu', 'firecracker'])
+    .default('qemu')
+    .describe('What runs the virtual machines of handlers of type "vm"'),
+  qemu: absolutePath
+    .default(`/usr/bin/qemu-system-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}`)
+    .describe('The program, for hypervisor = "qemu"'),
+  machine: z
+    .string()
+    .regex(/^[a-z0-9.-]*$/)
+    .default('')
+    .describe('Its machine type; "": microvm with KVM, q35 without'),
+  firecracker: absolutePath
+    .default('/usr/bin/firecracker')
+    .describe('The program, for hypervisor = "firecracker"'),
+  virtiofsd: absolutePath
+    .default('/usr/lib/qemu/virtiofsd')
+    .describe('The program that shows root file systems and volumes to a virtual machine'),
+  guest_dir: absolutePath
+    .default('/var/lib/berth/guest')
+    .describe('Where "berth vm build-guest" puts kernel and root file system'),
+  vcpus: z.int().min(1).max(255).default(1).describe('Processors of a pod that has no CPU limit'),
+  max_vcpus: z.int().min(1).max(255).default(8).describe('The most that any pod gets'),
+  memory: z
+    .int()
+    .min(64)
+    .default(192)
+    .describe("MiB of a virtual machine, to which the pod's memory limits are added"),
+  max_memory: z.int().min(64).default(16_384).describe('MiB: the most that any pod gets'),
+  network: z
+    .enum(['tc', 'macvtap'])
+    .default('tc')
+    .describe("How the guest's network card is joined to the pod's interface"),
+  boot_timeout: z
+    .int()
+    .min(1)
+    .max(100)
+    .default(60)
+    .describe('Seconds that a virtual machine may take until its agent answers'),
+});
+
 /** The schema of config.toml; unknown keys are errors. */
 export const configSchema = z.strictObject({
   listen: z
@@ -161,6 +210,7 @@ export const configSchema = z.strictObject({
   resource_view: resourceView
     .prefault({})
     .describe('What containers see of the machine, for handlers and pods that ask for it'),
+  vm: vm.prefault({}).describe('Virtual machines, for handlers of type "vm"'),
   runtimes: z
     .record(z.string().regex(handlerName, 'must be a DNS label'), runtime)
     .default({ runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } })

@@ -44,6 +44,8 @@ export async function containerSpec(
   const files = s.paths.sandbox(sandbox.id);
   const { network, ipc, user } = sandbox.config.security.namespaces;
   const rootfs = s.paths.container(container.id).rootfs;
+  const missing = s.missing.get(sandbox.runtimeHandler) ?? {};
+  refuseDevices(config.devices.length + requestedCdiDevices(config).length, missing.host);
   await checkProfileLoaded(apparmorProfile(sc, s.host));
   await makeMountSources(config.mounts);
   await checkPropagation(config.mounts);
@@ -51,7 +53,7 @@ export async function containerSpec(
     findDevices(config.devices),
     loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),
     // Device files of the node are of no use to ids that the node does not know.
-    sc.privileged && user.mode === 'node' ? hostDevices() : [],
+    sc.privileged && user.mode === 'node' && missing.host === undefined ? hostDevices() : [],
   ]);
   const spec = await buildContainerSpec({
     config,
@@ -79,7 +81,7 @@ export async function containerSpec(
     seccomp,
     rlimits: parseUlimits(s.config.default_ulimits),
     allowedAnnotations: handlerConfig(s.config, sandbox.runtimeHandler)?.allowed_annotations ?? [],
-    missing: s.missing.get(sandbox.runtimeHandler) ?? {},
+    missing,
     host: s.host,
     readRootfsFile: (path) => readRootfsFile(rootfs, path),
   });
@@ -87,6 +89,15 @@ export async function containerSpec(
   if (cdiDevices.length === 0) return spec;
   const cdiFiles = await readCdiFiles(s.config.cdi_spec_dirs);
   return applyCdiEdits(spec, resolveCdiDevices(cdiDevices, cdiFiles), sc.privileged);
+}
+
+/** @throws BerthError `unimplemented`: the container asks for devices that it cannot have */
+function refuseDevices(count: number, why: string | undefined): void {
+  if (count === 0 || why === undefined) return;
+  throw new BerthError(
+    'unimplemented',
+    `config.devices: the node's are not possible with this runtime handler: ${why}`,
+  );
 }
 
 /** The PID namespace to join: the pause container's, or that of the container to be debugged. */
@@ -105,6 +116,8 @@ function pidNamespacePath(
   if (target.init === undefined || target.exit !== undefined || !isAlive(target.init)) {
     throw new BerthError('precondition', `${field}: that container is not running`);
   }
+  // The pod's processes have one number on this host, the machine's; berth's shim knows them by the container.
+  if (s.missing.get(sandbox.runtimeHandler)?.host !== undefined) return `container:${targetId}`;
   return `/proc/${target.init.pid}/ns/pid`;
 }
 

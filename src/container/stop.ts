@@ -52,8 +52,13 @@ async function stop(s: Services, id: string, atOnce: boolean, graceOver: Promise
 }
 
 /** @returns what went wrong, to be put after the message that the container still runs */
-async function killAll(s: Services, { id, cgroup }: ContainerRecord, signal: AbortSignal): Promise<string> {
+async function killAll(
+  s: Services,
+  { id, sandboxId, cgroup }: ContainerRecord,
+  signal: AbortSignal,
+): Promise<string> {
   try {
+    await s.runtimes.get(s.sandboxes.require(sandboxId).runtimeHandler)?.killAll?.(id);
     await s.cgroups.kill(cgroup.path, signal);
     return '';
   } catch (e: unknown) {

@@ -8,6 +8,8 @@ import { withUserNamespace } from '../sys/user-namespace.ts';
 
 /** What a runtime handler on this node cannot do, and why; what is absent works. */
 export interface MissingFeatures {
+  /** Namespaces of the node instead of the pod's own, and the node's devices. */
+  readonly host?: string;
   readonly recursiveReadOnlyMounts?: string;
   readonly userNamespaces?: string;
 }
@@ -50,6 +52,13 @@ export function parseFeatures(text: string): RuntimeFeatures {
     idmappedMounts: all?.linux?.mountExtensions?.idmap?.enabled === true,
   };
 }
+
+/** What a handler of virtual machines lacks, on any kernel. */
+export const MISSING_IN_VM: MissingFeatures = {
+  host: 'a virtual machine has a kernel of its own',
+  recursiveReadOnlyMounts: 'the OCI runtime in the virtual machine does not know them',
+  userNamespaces: "a virtual machine's kernel keeps its users from the node's already",
+};
 
 /** What a handler lacks on a kernel that lacks `kernel`. */
 export function missingFeatures(

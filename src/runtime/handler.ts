@@ -1,4 +1,6 @@
+import type { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
+import type { CgroupDetails, Resources } from '../../cgroups/types.ts';
 import type { Attachment, AttachmentSinks } from '../container/attachments.ts';
 import type { ContainerRecord } from '../container/record.ts';
 import { BerthError } from '../errors.ts';
@@ -43,6 +45,29 @@ export interface RuntimeHandler {
 
   /** Sends a signal to the container's init. */
   kill(id: string, signal: Signal): Promise<void>;
+
+  /**
+   * SIGKILL to all processes of a container, where they are in no cgroup of this host.
+   *
+   * @throws BerthError when the runtime could not be asked
+   */
+  killAll?(id: string): Promise<void>;
+
+  /** Ends a sandbox in order, before its cgroup is killed, where that loses something. Answers soon; never rejects. */
+  shutDown?(sandboxId: string): Promise<void>;
+
+  /**
+   * Connects to a TCP port on the loopback of a sandbox, where that is not the network namespace's own.
+   *
+   * @throws BerthError `unavailable` when nothing listens; the signal's reason
+   */
+  dial?(sandboxId: string, port: number, signal: AbortSignal): Promise<Socket>;
+
+  /** What a running container uses, where no cgroup of this host tells; undefined when it cannot be told. */
+  usage?(id: string): Promise<CgroupDetails | undefined>;
+
+  /** Sets the limits that are given, where no cgroup of this host has them. @throws BerthError */
+  update?(id: string, resources: Resources): Promise<void>;
 
   /** Kills what is left of a container or pause container and forgets it; an unknown one counts as removed. */
   delete(id: string): Promise<void>;

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CgroupDriver } from '../../cgroups/types.ts';
 import type { Config } from '../config/schema.ts';
@@ -8,10 +8,15 @@ import type { Logger } from '../log.ts';
 import type { Paths } from '../paths.ts';
 import { listenForEvents } from '../shim/events-sink.ts';
 import { loadShimProtos } from '../shim/protos.ts';
+import { writeFileAtomic } from '../sys/atomic-file.ts';
 import type { Poller } from '../sys/poller.ts';
+import { vmShimProgram } from '../vm/program.ts';
+import { STATE_VARIABLE } from '../vm/shim/directory.ts';
+import { SETTINGS_VARIABLE } from '../vm/shim/settings.ts';
 import type { RuntimeHandler } from './handler.ts';
 import { OciHandler } from './oci/handler.ts';
 import { ShimHandler } from './shim/handler.ts';
+import { VmHandler } from './vm/handler.ts';
 
 /** What runtime handlers are made with. */
 export interface HandlerParts {
@@ -41,7 +46,7 @@ export async function makeHandlers(parts: HandlerParts): Promise<Handlers> {
   for (const [name, { type, path }] of entries) {
     if (type === 'oci') byName.set(name, ociHandler(parts, name, path));
   }
-  const shims = entries.filter(([, { type }]) => type === 'shim');
+  const shims = entries.filter(([, { type }]) => type !== 'oci');
   const closing = shims.length === 0 ? undefined : await addShimHandlers(parts, shims, byName);
   const standard = byName.get(config.default_runtime);
   if (standard !== undefined) byName.set('', standard);
@@ -65,13 +70,22 @@ async function addShimHandlers(
   const protos = loadShimProtos();
   const events = paths.shimEvents;
   const debug = config.log_level === 'debug' || config.log_level === 'trace';
-  const handlers = entries.map(([name, { path }]) => {
-    const program = { path, namespace: name, events, debug };
-    const handler = new ShimHandler({
+  const env = entries.some(([, { type }]) => type === 'vm') ? await tellVmShims(parts) : {};
+  const handlers = entries.map(([name, { type, path }]) => {
+    const isVm = type === 'vm';
+    const program = {
+      path: path || vmShimProgram(),
+      namespace: name,
+      events,
+      debug,
+      ...(isVm ? { env } : {}),
+    };
+    const options = {
       ...{ program, protos, poller, log, paths, name, sandboxOf },
       pause: config.pause,
       systemdCgroup: cgroupDriver === 'systemd',
-    });
+    };
+    const handler = isVm ? new VmHandler(options) : new ShimHandler(options);
     byName.set(name, handler);
     return handler;
   });
@@ -83,6 +97,14 @@ async function addShimHandlers(
     await sink.close();
     for (const handler of handlers) await handler.close();
   };
+}
+
+/** @returns the environment by which berth's own shim finds its settings and its place */
+async function tellVmShims({ config, paths }: HandlerParts): Promise<Record<string, string>> {
+  await mkdir(paths.machines, { recursive: true, mode: 0o700 });
+  const settings = join(paths.machines, 'settings.json');
+  await writeFileAtomic(settings, JSON.stringify(config.vm), { mode: 0o600 });
+  return { [STATE_VARIABLE]: paths.machines, [SETTINGS_VARIABLE]: settings };
 }
 
 /** Leaves the mark that conmon leaves when the OOM killer strikes in a container. */

@@ -30,6 +30,8 @@ export async function dialPort(s: Services, sandboxId: string, port: number): Pr
       ? join(s.paths.sandbox(sandboxId).namespaces, 'net')
       : undefined;
   const signal = AbortSignal.timeout(CONNECT_MS);
+  const runtime = s.runtimes.get(sandbox.runtimeHandler);
+  if (runtime?.dial !== undefined) return runtime.dial(sandboxId, port, signal);
   try {
     return await connectLoopback(s.poller, { netns, family: 4, port }, signal);
   } catch (e: unknown) {

@@ -64,6 +64,7 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
       undo: async () => {
         // The kubelet stops before it removes; asking the OCI runtime again takes as long as the first time.
         if (s.sandboxes.require(id).pauseRemoved === true) return;
+        await runtime?.shutDown?.(id);
         await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(5_000));
         await runtime?.delete(id);
         s.sandboxes.update(id, { pauseRemoved: true });

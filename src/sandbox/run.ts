@@ -60,10 +60,22 @@ export async function runPodSandbox(
 
 /** @throws BerthError `unimplemented`: the pod asks for what its handler cannot do on this node */
 function refuseMissing(s: Services, config: SandboxConfig, runtimeHandler: string): void {
-  const why = s.missing.get(runtimeHandler)?.userNamespaces;
-  if (config.security.namespaces.user.mode === 'node' || why === undefined) return;
-  const field = 'config.linux.security_context.namespace_options.userns_options';
-  throw new BerthError('unimplemented', `${field}: no user namespaces with this runtime handler: ${why}`);
+  const missing = s.missing.get(runtimeHandler);
+  const { network, pid, ipc, user } = config.security.namespaces;
+  const field = 'config.linux.security_context.namespace_options';
+  const ofNode = Object.entries({ network, pid, ipc }).find(([, mode]) => mode === 'node')?.[0];
+  if (missing?.host !== undefined && ofNode !== undefined) {
+    throw new BerthError(
+      'unimplemented',
+      `${field}.${ofNode}: the node's is not possible with this runtime handler: ${missing.host}`,
+    );
+  }
+  const why = missing?.userNamespaces;
+  if (user.mode === 'node' || why === undefined) return;
+  throw new BerthError(
+    'unimplemented',
+    `${field}.userns_options: no user namespaces with this runtime handler: ${why}`,
+  );
 }
 
 /** @throws BerthError `alreadyExists` unless the sandbox, made or in the making, is the one asked for */

@@ -16,6 +16,8 @@ export interface ShimProgram {
   /** The socket of the daemon's events sink; to the shim also the daemon's name. */
   events: string;
   debug: boolean;
+  /** Further variables of its environment. */
+  env?: Readonly<Record<string, string>>;
 }
 
 /** One container's or sandbox's bundle: a directory that is named by the id, below one for all. */
@@ -59,7 +61,7 @@ export async function deleteWithoutShim(
 }
 
 async function verb(
-  { path, namespace, events, debug }: ShimProgram,
+  { path, namespace, events, debug, env }: ShimProgram,
   { id, dir }: Bundle,
   name: 'start' | 'delete',
   timeoutMs: number,
@@ -79,6 +81,7 @@ async function verb(
       cwd: dir,
       env: {
         ...inheritedEnvironment(),
+        ...env,
         ...marks,
         TTRPC_ADDRESS: events,
         GRPC_ADDRESS: events,

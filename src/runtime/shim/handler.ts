@@ -107,18 +107,18 @@ export class ShimHandler implements RuntimeHandler {
   }
 
   async start(id: string): Promise<void> {
-    await (await this.#tasks(id)).start(id);
+    await (await this.tasksOf(id)).start(id);
   }
 
   async isStarted(id: string): Promise<boolean> {
-    const status = await (await this.#tasks(id)).state(id);
+    const status = await (await this.tasksOf(id)).state(id);
     return status === 'RUNNING' || status === 'PAUSED' || status === 'PAUSING';
   }
 
   async kill(id: string, signal: Signal): Promise<void> {
     const number = signalNumber(signal);
     if (number === undefined) throw new BerthError('invalid', `there is no signal ${signal}`);
-    await (await this.#tasks(id)).kill(id, number);
+    await (await this.tasksOf(id)).kill(id, number);
   }
 
   async delete(id: string): Promise<void> {
@@ -145,7 +145,7 @@ export class ShimHandler implements RuntimeHandler {
 
   /** The shim outlives its containers. */
   async hasEnded({ id }: HandledContainer): Promise<boolean> {
-    const state = this.#tasks(id).then((tasks) => tasks.state(id));
+    const state = this.tasksOf(id).then((tasks) => tasks.state(id));
     const patience = delay(STATE_MS, 'UNKNOWN', { ref: false });
     const hasEnded = (await Promise.race([state, patience]).catch(() => 'UNKNOWN')) === 'STOPPED';
     if (!hasEnded) void this.#endStrayCommands(id);
@@ -154,7 +154,7 @@ export class ShimHandler implements RuntimeHandler {
 
   async #endStrayCommands(id: string): Promise<void> {
     try {
-      await endStrayCommands(await this.#tasks(id), id);
+      await endStrayCommands(await this.tasksOf(id), id);
     } catch (e: unknown) {
       this.#options.log.debug({ container: id, reason: messageOf(e) }, 'commands may be left in a container');
     }
@@ -165,7 +165,7 @@ export class ShimHandler implements RuntimeHandler {
   }
 
   async exec(id: string, process: Process, options: ExecOptions, signal: AbortSignal): Promise<ExecProcess> {
-    return startExec({ ...this.#options, tasks: await this.#tasks(id) }, id, process, options, signal);
+    return startExec({ ...this.#options, tasks: await this.tasksOf(id) }, id, process, options, signal);
   }
 
   async reopenLog(container: HandledContainer): Promise<void> {
@@ -175,11 +175,11 @@ export class ShimHandler implements RuntimeHandler {
   async attach(container: HandledContainer, sinks: AttachmentSinks): Promise<Attachment> {
     const { id } = container;
     const stdio = await this.#stdioOf(container);
-    return stdio.attach(sinks, async () => (await this.#tasks(id)).closeStdin(id));
+    return stdio.attach(sinks, async () => (await this.tasksOf(id)).closeStdin(id));
   }
 
   async resizeTerminal({ id }: HandledContainer, size: TerminalSize): Promise<void> {
-    await (await this.#tasks(id)).resizePty(id, '', size);
+    await (await this.tasksOf(id)).resizePty(id, '', size);
   }
 
   /** Lets go of all shims and FIFOs; pods go on. Repeatable. */
@@ -207,7 +207,8 @@ export class ShimHandler implements RuntimeHandler {
     return id === sandboxId ? paths.sandbox(id).dir : paths.container(id).bundle;
   }
 
-  async #tasks(id: string): Promise<TaskClient> {
+  /** The tasks of a container's or sandbox's shim. @throws BerthError `notFound`, `unavailable` */
+  protected async tasksOf(id: string): Promise<TaskClient> {
     const sandboxId = this.#options.sandboxOf(id);
     if (sandboxId === undefined) throw new BerthError('notFound', `container "${id}" not found`);
     return (await this.#shim(sandboxId)).tasks;

@@ -27,6 +27,12 @@ const DEFAULTS = {
   stats: { interval: 10 },
   metrics: { enabled: false, address: '127.0.0.1', port: 9539 },
   resource_view: { lxcfs_dir: '/var/lib/lxcfs', lxcfs: '', required: true },
+  vm: {
+    ...{ hypervisor: 'qemu', qemu: `/usr/bin/qemu-system-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}` },
+    ...{ machine: '', firecracker: '/usr/bin/firecracker', virtiofsd: '/usr/lib/qemu/virtiofsd' },
+    ...{ guest_dir: '/var/lib/berth/guest', vcpus: 1, max_vcpus: 8, memory: 192, max_memory: 16_384 },
+    ...{ network: 'tc', boot_timeout: 60 },
+  },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } },
 };
 
@@ -72,6 +78,19 @@ port = 0
 lxcfs_dir = "/l"
 lxcfs = "/lxcfs"
 required = false
+[vm]
+hypervisor = "firecracker"
+qemu = "/q"
+machine = "pc"
+firecracker = "/f"
+virtiofsd = "/v"
+guest_dir = "/g"
+vcpus = 2
+max_vcpus = 4
+memory = 64
+max_memory = 128
+network = "macvtap"
+boot_timeout = 9
 [runtimes."crun-1.8"]
 path = "/usr/bin/crun"
 [runtimes.kata]
@@ -102,6 +121,11 @@ resource_view = true
       stats: { interval: 2 },
       metrics: { enabled: true, address: '::', port: 0 },
       resource_view: { lxcfs_dir: '/l', lxcfs: '/lxcfs', required: false },
+      vm: {
+        ...{ hypervisor: 'firecracker', qemu: '/q', machine: 'pc', firecracker: '/f', virtiofsd: '/v' },
+        ...{ guest_dir: '/g', vcpus: 2, max_vcpus: 4, memory: 64, max_memory: 128 },
+        ...{ network: 'macvtap', boot_timeout: 9 },
+      },
       runtimes: {
         'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [], resource_view: false },
         kata: {
@@ -153,7 +177,7 @@ resource_view = true
     ['[streaming]\ntls_client_ca = "/c"', /^streaming: tls_client_ca needs/],
     ['[runtimes.runc]\ntype = "oci"', /^runtimes\.runc\.path: /],
     ['[runtimes.runc]\npath = "runc"', 'runtimes.runc.path: must be an absolute path'],
-    ['[runtimes.runc]\npath = "/r"\ntype = "vm"', /^runtimes\.runc\.type: .*"oci"\|"shim"/],
+    ['[runtimes.runc]\npath = "/r"\ntype = "virtual"', /^runtimes\.runc\.type: .*"oci"\|"shim"\|"vm"/],
     // A handler's name becomes a directory.
     ['[runtimes."../x"]\npath = "/r"\n[runtimes.runc]\npath = "/r"', /^runtimes\.\.\.\/x: /],
     ['[runtimes.kata]\npath = "/r"', 'default_runtime: "runc" is not among runtimes (kata)'],

@@ -1,0 +1,46 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { type CgroupManager, cgroupName, detectCgroups, removeIfEmpty } from '../../../cgroups/index.ts';
+import { isErrno } from '../../errors.ts';
+import type { VmDirectory } from './directory.ts';
+
+/**
+ * Puts this process, and with it all that it starts, into the cgroup that a spec names: the pod's limits are to hold
+ * for the hypervisor and its helpers as well. What is made for that is noted in the machine's directory.
+ *
+ * @throws CgroupError
+ */
+export async function joinCgroup(directory: VmDirectory, cgroupsPath: string): Promise<void> {
+  if (cgroupsPath === '') return;
+  const cgroups = manager();
+  const path = pathOf(cgroupsPath);
+  await writeFile(directory.cgroups, JSON.stringify(cgroups.missing(path)));
+  await cgroups.create(path);
+  await cgroups.attach(path, process.pid);
+}
+
+/** Removes the cgroups that were made for a machine. Repeatable; one that is in use stays. */
+export async function removeCgroups(directory: VmDirectory): Promise<void> {
+  const text = await readFile(directory.cgroups, 'utf8').catch((e: unknown) => {
+    if (isErrno(e, 'ENOENT')) return '[]';
+    throw e;
+  });
+  const dirs: unknown = JSON.parse(text);
+  if (Array.isArray(dirs)) await removeIfEmpty(dirs.filter((dir) => typeof dir === 'string'));
+}
+
+/** Leaves the pod's cgroup, so that it can be removed. */
+export async function leaveCgroup(): Promise<void> {
+  await manager().attach('/', process.pid);
+}
+
+function manager(): CgroupManager {
+  // Under systemd, too: a scope is asked for by whoever makes containers, and this is no container.
+  return detectCgroups().manager('cgroupfs');
+}
+
+/** `slice:prefix:name` as runc has it under systemd, or a path. */
+function pathOf(cgroupsPath: string): string {
+  const [slice, prefix, name] = cgroupsPath.split(':');
+  if (slice === undefined || prefix === undefined || name === undefined) return cgroupsPath;
+  return cgroupName({ driver: 'systemd', parent: slice, prefix, id: name }).path;
+}

@@ -1,0 +1,166 @@
+import { BerthError } from '../../errors.ts';
+import { SHARE_PATH } from '../protocol/messages.ts';
+import { type JsonObject, listOf, type OciMount, type OciSpec, objectOf } from './oci.ts';
+
+/** A place of the host that the guest is to see at `<share>/<id>/mounts/<index>`. */
+export interface HostMount {
+  index: number;
+  source: string;
+  readonly: boolean;
+  /** Mounts that the host makes below it later are to be seen. */
+  follows: boolean;
+}
+
+/** What becomes of a spec: one for the guest, and what must be shared before. */
+export interface GuestPlan {
+  spec: JsonObject;
+  mounts: HostMount[];
+}
+
+/** Literal paths of PID namespaces, by which the agent is told which one is meant. */
+const POD_PID_NAMESPACE = 'sandbox';
+const OF_CONTAINER = 'container:';
+/** Propagation as mount(8) names it; the guest's own is private whatever the host's. */
+const PROPAGATION = new Set([
+  'private',
+  'rprivate',
+  'slave',
+  'rslave',
+  'shared',
+  'rshared',
+  'unbindable',
+  'runbindable',
+]);
+const BIND = new Set(['bind', 'rbind']);
+/** A pod's shared memory is the guest's. */
+const SHM = '/dev/shm';
+/** Namespaces that a pod's containers share are the guest's own. */
+const OF_GUEST = new Set(['network', 'uts', 'ipc', 'user']);
+
+/**
+ * Turns a container's spec for this host into one for the guest: paths are the guest's, and what only the host knows
+ * (its cgroups, CPU numbers, namespaces, security modules) is left out.
+ *
+ * @throws BerthError `unimplemented` naming the field, for what cannot work in a virtual machine
+ */
+export function planGuestSpec(host: OciSpec, id: string): GuestPlan {
+  refuse(host);
+  const base = `${SHARE_PATH}/${id}`;
+  const mounts: HostMount[] = [];
+  const guestMounts = host.mounts.map((mount) => guestMount(mount, `${base}/mounts`, mounts));
+  // The name is the guest's, who is told it before.
+  const { hooks, hostname, domainname, ...rest } = host.json;
+  const { selinuxLabel, apparmorProfile, ...process } = host.process;
+  return {
+    spec: {
+      ...rest,
+      process,
+      root: { ...objectOf(host.json.root ?? {}, 'root'), path: `${base}/rootfs` },
+      mounts: guestMounts,
+      linux: guestLinux(host),
+    },
+    mounts,
+  };
+}
+
+/** @throws BerthError `unimplemented` for what neither a sandbox nor a container of a virtual machine can have */
+export function refuse(host: OciSpec): void {
+  for (const [type, name] of [
+    ['network', 'network'],
+    ['pid', 'PID'],
+    ['ipc', 'IPC'],
+  ] as const) {
+    if (host.namespace(type) === undefined) {
+      throw cannot(`linux.namespaces: the node's ${name} namespace`, 'a virtual machine has its own kernel');
+    }
+  }
+  if (host.namespace('user') !== undefined) {
+    throw cannot(
+      'linux.namespaces: a user namespace',
+      "the virtual machine's kernel keeps the node's users apart",
+    );
+  }
+  const [hook] = Object.values(objectOf(host.json.hooks ?? {}, 'hooks')).flatMap((list) =>
+    listOf(list, 'hooks'),
+  );
+  if (hook !== undefined) throw cannot('hooks', 'they would run on the node, where the container is not');
+  const [device] = listOf(host.linux.devices, 'linux.devices');
+  if (device !== undefined) {
+    const { path } = objectOf(device, 'linux.devices[0]');
+    throw cannot(`linux.devices: ${String(path)}`, 'devices of the node are not in the virtual machine');
+  }
+}
+
+function cannot(what: string, why: string): BerthError {
+  return new BerthError('unimplemented', `${what} is not possible with this runtime handler: ${why}`);
+}
+
+function guestMount(mount: OciMount, base: string, shared: HostMount[]): JsonObject {
+  const { destination, type, source, options } = mount;
+  const isBind = type === 'bind' || options.some((option) => BIND.has(option));
+  if (!isBind) return { destination, type, source, options };
+  if (mount.isMapped) throw cannot(`mounts: ${destination} with mapped owners`, 'virtiofs does not map them');
+  const propagation = options.find((option) => PROPAGATION.has(option)) ?? 'rprivate';
+  if (propagation.includes('shared')) {
+    throw cannot(
+      `mounts: ${destination} with bidirectional propagation`,
+      'mounts that a guest makes do not come to the node',
+    );
+  }
+  const plain = options.filter((option) => !PROPAGATION.has(option) && !BIND.has(option));
+  if (destination === SHM) {
+    return { destination, type: 'bind', source: SHM, options: ['rbind', 'rprivate', ...plain] };
+  }
+  const index = shared.length;
+  const isReadonly = plain.includes('ro') || plain.includes('rro');
+  shared.push({ index, source, readonly: isReadonly, follows: propagation.includes('slave') });
+  // All that is below it comes with the share, so the guest sees one file system.
+  return {
+    destination,
+    type: 'bind',
+    source: `${base}/${index}`,
+    options: ['rbind', 'rprivate', ...plain.map((option) => (option === 'rro' ? 'ro' : option))],
+  };
+}
+
+function guestLinux(host: OciSpec): JsonObject {
+  const {
+    cgroupsPath,
+    devices,
+    intelRdt,
+    mountLabel,
+    rootfsPropagation,
+    sysctl,
+    uidMappings,
+    gidMappings,
+    timeOffsets,
+    ...rest
+  } = host.linux;
+  return { ...rest, namespaces: guestNamespaces(host), resources: guestResources(host.linux.resources) };
+}
+
+function guestNamespaces(host: OciSpec): JsonObject[] {
+  const own = host.namespaces.filter(({ type }) => !OF_GUEST.has(type) && type !== 'cgroup');
+  return [
+    ...own.map(({ type, path }) =>
+      type === 'pid' && path !== undefined ? { type, path: guestPidNamespace(path) } : { type },
+    ),
+    // The guest's tree has the pod's other containers in it.
+    { type: 'cgroup' },
+  ];
+}
+
+/** berthd names the container whose namespace is meant; all other paths are the sandbox's. */
+function guestPidNamespace(path: string): string {
+  return path.startsWith(OF_CONTAINER) ? path : POD_PID_NAMESPACE;
+}
+
+/** Limits, without what names the host's own CPUs, memory nodes, huge pages and disks. */
+export function guestResources(resources: unknown): JsonObject {
+  const { hugepageLimits, blockIO, network, rdma, cpu, unified, ...rest } = objectOf(
+    resources ?? {},
+    'linux.resources',
+  );
+  const { cpus, mems, realtimePeriod, realtimeRuntime, ...time } = objectOf(cpu ?? {}, 'linux.resources.cpu');
+  return { ...rest, cpu: time };
+}

@@ -1,0 +1,40 @@
+import type { Duplex } from 'node:stream';
+import type { AgentEvent, Method, Params, Result } from '../protocol/messages.ts';
+import type { JsonObject, OciSpec } from './oci.ts';
+
+/** A stream to the guest; its id names it in calls. */
+export type GuestStream = Duplex & { readonly id: number };
+
+/** What the shim asks of the agent. Calls throw BerthError of the agent's kind, `unavailable` without a guest. */
+export interface GuestAgent {
+  call<M extends Method>(method: M, params: Params<M>, signal?: AbortSignal): Promise<Result<M>>;
+  /** @param options.halfOpen the guest's end of the stream is not the host's as well */
+  openStream(options?: { halfOpen?: boolean }): GuestStream;
+}
+
+/** A virtual machine that has booted: all that the task service sees of one, so that its tests need none. */
+export interface Machine {
+  /** The hypervisor's. */
+  readonly pid: number;
+  readonly agent: GuestAgent;
+  /** Resolves with one line for people; never rejects. */
+  readonly ended: Promise<string>;
+  /**
+   * Makes a container's root file system and volumes visible to the guest.
+   *
+   * @param rootfs absolute
+   * @returns the spec for the guest
+   * @throws BerthError `unimplemented` for what cannot work there
+   */
+  share(id: string, spec: OciSpec, rootfs: string): Promise<JsonObject>;
+  /** Repeatable. */
+  unshare(id: string): Promise<void>;
+  /** Ends it, in order if it lets, and takes away what it had on the host. Repeatable. */
+  stop(): Promise<void>;
+}
+
+/** Boots the machine of a sandbox's spec, or of a container's that is alone. */
+export type Boot = (spec: OciSpec, onEvent: (event: AgentEvent) => void) => Promise<Machine>;
+
+/** A message for the daemon's log. */
+export type Log = (level: 'debug' | 'warn', message: string) => void;

@@ -1,0 +1,108 @@
+import { readFileSync } from 'node:fs';
+import { mkdir, readdir, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BerthError, isErrno } from '../../errors.ts';
+import {
+  MS_BIND,
+  MS_PRIVATE,
+  MS_RDONLY,
+  MS_REC,
+  MS_REMOUNT,
+  MS_SHARED,
+  MS_SLAVE,
+  mount,
+  parseMountinfo,
+  unmount,
+} from '../../sys/mount.ts';
+import type { VmDirectory } from './directory.ts';
+import type { HostMount } from './guest-spec.ts';
+
+/**
+ * Makes the directory of what the guest sees, a mount of its own that passes later mounts on to virtiofsd's namespace.
+ * Repeatable.
+ *
+ * @throws SyscallError
+ */
+export async function makeShare({ shared }: VmDirectory): Promise<void> {
+  await mkdir(shared, { mode: 0o700 });
+  mount(shared, shared, null, MS_BIND);
+  mount(null, shared, null, MS_SHARED);
+}
+
+/**
+ * Puts a container's root file system and volumes into the share.
+ *
+ * @throws BerthError `unimplemented` for a device; SyscallError
+ */
+export async function shareContainer(
+  directory: VmDirectory,
+  id: string,
+  rootfs: string,
+  mounts: readonly HostMount[],
+): Promise<void> {
+  const base = directory.sharedOf(id);
+  await mkdir(join(base, 'rootfs'), { recursive: true });
+  await mkdir(join(base, 'mounts'));
+  mount(rootfs, join(base, 'rootfs'), null, MS_BIND | MS_REC);
+  mount(null, join(base, 'rootfs'), null, MS_PRIVATE | MS_REC);
+  for (const { index, source, readonly, follows } of mounts) {
+    const target = join(base, 'mounts', String(index));
+    await makeMountPoint(source, target);
+    mount(source, target, null, MS_BIND | MS_REC);
+    mount(null, target, null, (follows ? MS_SLAVE : MS_PRIVATE) | MS_REC);
+    if (readonly) mount(null, target, null, MS_BIND | MS_REMOUNT | MS_RDONLY);
+  }
+}
+
+async function makeMountPoint(source: string, target: string): Promise<void> {
+  const found = await stat(source);
+  if (found.isBlockDevice() || found.isCharacterDevice()) {
+    throw new BerthError(
+      'unimplemented',
+      `mounts: ${source} is a device of the node, which is not in the virtual machine`,
+    );
+  }
+  if (found.isDirectory()) await mkdir(target);
+  else await writeFile(target, '');
+}
+
+/** Takes a container out of the share. Repeatable; what is not there is done. @throws SyscallError */
+export async function unshareContainer(directory: VmDirectory, id: string): Promise<void> {
+  await removeShared(directory.sharedOf(id));
+}
+
+/** Takes the whole share down. Repeatable. @throws SyscallError */
+export async function removeShare({ shared }: VmDirectory): Promise<void> {
+  await removeShared(shared);
+}
+
+/**
+ * Unmounts all below a directory, then removes the directories and empty files that were mount points. Never a
+ * recursive removal: a mount that could not be taken away is somebody's data.
+ */
+async function removeShared(dir: string): Promise<void> {
+  for (const target of mountsBelow(dir)) unmount(target, { lazy: true });
+  const [left] = mountsBelow(dir);
+  if (left !== undefined) throw new BerthError('internal', `${left} is still mounted`);
+  await removeEmpty(dir);
+}
+
+/** Places that are mounted on, the directory itself among them, the deepest first. */
+export function mountsBelow(dir: string): string[] {
+  return parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8'))
+    .map(({ mountpoint }) => mountpoint)
+    .filter((path) => path === dir || path.startsWith(`${dir}/`))
+    .reverse();
+}
+
+async function removeEmpty(dir: string): Promise<void> {
+  try {
+    for (const entry of await readdir(dir, { withFileTypes: true })) {
+      const path = join(dir, entry.name);
+      await (entry.isDirectory() ? removeEmpty(path) : unlink(path));
+    }
+    await rmdir(dir);
+  } catch (e: unknown) {
+    if (!isErrno(e, 'ENOENT')) throw e;
+  }
+}

@@ -1,0 +1,18 @@
+import { rm } from 'node:fs/promises';
+import { BerthError } from '../../errors.ts';
+import { removeCgroups } from './cgroup.ts';
+import type { VmDirectory } from './directory.ts';
+import { mountsBelow, removeShare } from './share.ts';
+
+/**
+ * Removes what a machine had on the host, when all of its processes have ended. Repeatable.
+ *
+ * @throws BerthError `internal` when something is still mounted: nothing below it is removed then
+ */
+export async function removeMachine(directory: VmDirectory): Promise<void> {
+  await removeShare(directory);
+  await removeCgroups(directory);
+  const [left] = mountsBelow(directory.path);
+  if (left !== undefined) throw new BerthError('internal', `${left} is still mounted`);
+  await rm(directory.path, { recursive: true, force: true });
+}

@@ -1,0 +1,5 @@
+/** A time in nanoseconds since the epoch as protobuf has it; undefined when it is not known. */
+export function timestamp(at: bigint | undefined): { seconds: string; nanos: number } | undefined {
+  if (at === undefined) return undefined;
+  return { seconds: String(at / 1_000_000_000n), nanos: Number(at % 1_000_000_000n) };
+}
