@@ -34,7 +34,13 @@ export function wrap(action: string, path: string, e: unknown): CgroupError {
   return new CgroupError(code, path, `cannot ${action} ${path}: ${code}`, e);
 }
 
-/** Content of a cgroup file, or undefined when it (or its cgroup) does not exist. */
+/**
+ * Reads a file of a cgroup's directory; undefined when it (or its cgroup) does not exist.
+ * @throws CgroupError
+ */
+export type ReadFile = (dir: string, file: string) => string | undefined;
+
+/** The file as it is now, opened for this. */
 export function readOptional(dir: string, file: string): string | undefined {
   // Not `join`, which takes longer than the kernel does for the file.
   const path = `${dir}/${file}`;

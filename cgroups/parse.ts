@@ -72,23 +72,25 @@ export function parseDevice(text: string): { major: number; minor: number } | un
   return match === null ? undefined : { major: Number(match[1]), minor: Number(match[2]) };
 }
 
-function parsePsiLine(fields: Map<string, string> | undefined): PsiLine | undefined {
-  const total = parseUint(fields?.get('total'));
-  const [avg10, avg60, avg300] = ['avg10', 'avg60', 'avg300'].map((key) => {
-    const text = fields?.get(key) ?? '';
-    return /^\d{1,3}(\.\d{1,4})?$/.test(text) ? Number(text) : undefined;
-  });
-  if (total === undefined || avg10 === undefined || avg60 === undefined || avg300 === undefined)
-    return undefined;
-  // The kernel counts microseconds (Documentation/accounting/psi.rst), CRI wants nanoseconds.
-  return { avg10, avg60, avg300, totalNs: total * 1000n };
-}
+const PSI_LINE =
+  /^(some|full) avg10=(\d{1,3}(?:\.\d{1,4})?) avg60=(\d{1,3}(?:\.\d{1,4})?) avg300=(\d{1,3}(?:\.\d{1,4})?) total=(\d{1,20})$/gm;
 
 /** A pressure file; undefined when it lacks the `some` line. */
-export function parsePsi(text: string | undefined): Psi | undefined {
-  const lines = parseNestedKeyed(text);
-  const some = parsePsiLine(lines.get('some'));
-  return some === undefined ? undefined : { some, full: parsePsiLine(lines.get('full')) };
+export function parsePsi(text = ''): Psi | undefined {
+  let some: PsiLine | undefined;
+  let full: PsiLine | undefined;
+  for (const [, kind, avg10, avg60, avg300, total] of text.matchAll(PSI_LINE)) {
+    const line = {
+      avg10: Number(avg10),
+      avg60: Number(avg60),
+      avg300: Number(avg300),
+      // The kernel counts microseconds (Documentation/accounting/psi.rst), CRI wants nanoseconds.
+      totalNs: BigInt(total ?? 0) * 1000n,
+    };
+    if (kind === 'some') some = line;
+    else full = line;
+  }
+  return some && { some, full };
 }
 
 /** Process or thread ids, one a line. 0 (a process of a PID namespace that we cannot see) is left out. */

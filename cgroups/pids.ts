@@ -1,15 +1,15 @@
-import { readOptional, write } from './io.ts';
+import { type ReadFile, readOptional, write } from './io.ts';
 import { limited, parseMax, parseUint } from './parse.ts';
 import type { PidsStats, Resources } from './types.ts';
 
-export function current(dir: string): bigint | undefined {
-  return parseUint(readOptional(dir, 'pids.current'));
+export function current(dir: string, read: ReadFile = readOptional): bigint | undefined {
+  return parseUint(read(dir, 'pids.current'));
 }
 
-export function stats(dir: string): PidsStats {
+export function stats(dir: string, read: ReadFile = readOptional): PidsStats {
   return {
-    current: current(dir),
-    limit: limited(parseMax(readOptional(dir, 'pids.max'))),
+    current: current(dir, read),
+    limit: limited(parseMax(read(dir, 'pids.max'))),
   };
 }
 

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CgroupError, errnoOf, isGone, wrap } from './io.ts';
+import { CgroupError, errnoOf, isGone, type ReadFile, wrap } from './io.ts';
 import { parsePids } from './parse.ts';
 
 /** Deadline of kill, freeze and remove when the caller sets none, in milliseconds. */
@@ -48,6 +48,20 @@ export function procsOf(dirs: readonly string[]): number[] {
   const pids = new Set<number>();
   for (const top of dirs)
     for (const dir of subtree(top)) for (const pid of readIds(dir, 'cgroup.procs')) pids.add(pid);
+  return ascending(pids);
+}
+
+/**
+ * The same of directories that have been listed already; none for one that has gone.
+ * @param dirs of a subtree
+ */
+export function procsIn(dirs: readonly string[], read: ReadFile): number[] {
+  // Undefined also where a threaded cgroup refuses to list processes.
+  const texts = dirs.map((dir) => read(dir, 'cgroup.procs') ?? read(dir, 'cgroup.threads'));
+  return ascending(new Set(texts.flatMap(parsePids)));
+}
+
+function ascending(pids: ReadonlySet<number>): number[] {
   return [...pids].sort((a, b) => a - b);
 }
 

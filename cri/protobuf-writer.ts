@@ -1,3 +1,5 @@
+import type { ByteWriter } from '../src/util/byte-writer.ts';
+
 /** Tags of fields: their number × 8 + the wire type. */
 const varintTag = (field: number) => field << 3;
 const bytesTag = (field: number) => (field << 3) | 2;
@@ -16,6 +18,21 @@ export function varintField(field: number, value: bigint): Buffer {
   for (; rest > 0x7fff_ffffn; rest >>= 7n) buffer[at++] = Number(rest & 0x7fn) | 0x80;
   at = putSmall(buffer, at, Number(rest));
   return buffer.subarray(0, at);
+}
+
+/** A message field whose encoding is that of these parts, one after the other. */
+export function writeMessage(to: ByteWriter, field: number, parts: readonly Uint8Array[]): void {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  writeSmall(to, bytesTag(field));
+  writeSmall(to, length);
+  for (const part of parts) to.bytes(part);
+}
+
+function writeSmall(to: ByteWriter, value: number): void {
+  let rest = value;
+  for (; rest > 0x7f; rest >>>= 7) to.byte((rest & 0x7f) | 0x80);
+  to.byte(rest);
 }
 
 /** A field of text, bytes or messages that are encoded already, once for each. */

@@ -114,6 +114,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     await metrics?.close();
     services.metrics.close();
     await sampler.close();
+    services.cgroups.retain([]);
     await services.layerUsage.close();
     await services.streaming.close();
     services.attachments.close();

@@ -1,4 +1,4 @@
-import { errnoOf, readOptional, write } from '../io.ts';
+import { errnoOf, type ReadFile, readOptional, write } from '../io.ts';
 import { parseFlatKeyed, parseInt64, parseUint } from '../parse.ts';
 import type { CpuStats, Resources } from '../types.ts';
 
@@ -6,9 +6,13 @@ import type { CpuStats, Resources } from '../types.ts';
 const NS_PER_TICK = 10_000_000n;
 
 /** @param cpu directory in the cpu hierarchy @param cpuacct directory in the cpuacct hierarchy */
-export function stats(cpu: string | undefined, cpuacct: string | undefined): CpuStats {
-  const bandwidth = parseFlatKeyed(cpu === undefined ? undefined : readOptional(cpu, 'cpu.stat'));
-  const read = (file: string) => (cpuacct === undefined ? undefined : readOptional(cpuacct, file));
+export function stats(
+  cpu: string | undefined,
+  cpuacct: string | undefined,
+  readFile: ReadFile = readOptional,
+): CpuStats {
+  const bandwidth = parseFlatKeyed(cpu === undefined ? undefined : readFile(cpu, 'cpu.stat'));
+  const read = (file: string) => (cpuacct === undefined ? undefined : readFile(cpuacct, file));
   let userNs = parseUint(read('cpuacct.usage_user'));
   let systemNs = parseUint(read('cpuacct.usage_sys'));
   if (userNs === undefined || systemNs === undefined) {
@@ -19,7 +23,7 @@ export function stats(cpu: string | undefined, cpuacct: string | undefined): Cpu
     systemNs = toNs(ticks.get('system'));
   }
   return {
-    usageNs: cpuacct === undefined ? undefined : usageNs(cpuacct),
+    usageNs: cpuacct === undefined ? undefined : usageNs(cpuacct, readFile),
     userNs,
     systemNs,
     nrPeriods: bandwidth.get('nr_periods'),
@@ -30,15 +34,15 @@ export function stats(cpu: string | undefined, cpuacct: string | undefined): Cpu
 }
 
 /** @param cpuacct directory in the cpuacct hierarchy */
-export function usageNs(cpuacct: string): bigint | undefined {
-  return parseUint(readOptional(cpuacct, 'cpuacct.usage'));
+export function usageNs(cpuacct: string, read: ReadFile = readOptional): bigint | undefined {
+  return parseUint(read(cpuacct, 'cpuacct.usage'));
 }
 
-export function readResources(dir: string): Resources {
+export function readResources(dir: string, read: ReadFile = readOptional): Resources {
   return {
-    cpuShares: parseUint(readOptional(dir, 'cpu.shares')),
-    cpuPeriod: parseUint(readOptional(dir, 'cpu.cfs_period_us')),
-    cpuQuota: parseInt64(readOptional(dir, 'cpu.cfs_quota_us')),
+    cpuShares: parseUint(read(dir, 'cpu.shares')),
+    cpuPeriod: parseUint(read(dir, 'cpu.cfs_period_us')),
+    cpuQuota: parseInt64(read(dir, 'cpu.cfs_quota_us')),
   };
 }
 

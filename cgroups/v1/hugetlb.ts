@@ -1,11 +1,15 @@
-import { readOptional, writeOptional } from '../io.ts';
+import { type ReadFile, readOptional, writeOptional } from '../io.ts';
 import { parseUint } from '../parse.ts';
 import type { HugepageStats, Resources } from '../types.ts';
 
 /** Page sizes that the cgroup has no files of are left out. */
-export function stats(dir: string, pageSizes: readonly string[]): HugepageStats[] {
+export function stats(
+  dir: string,
+  pageSizes: readonly string[],
+  read: ReadFile = readOptional,
+): HugepageStats[] {
   return pageSizes.flatMap((pageSize) => {
-    const uint = (file: string) => parseUint(readOptional(dir, `hugetlb.${pageSize}.${file}`));
+    const uint = (file: string) => parseUint(read(dir, `hugetlb.${pageSize}.${file}`));
     const usageBytes = uint('usage_in_bytes');
     return usageBytes === undefined
       ? []

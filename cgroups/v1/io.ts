@@ -1,4 +1,4 @@
-import { readOptional } from '../io.ts';
+import { type ReadFile, readOptional } from '../io.ts';
 import { parseDevice, parseUint } from '../parse.ts';
 import type { IoDeviceStats } from '../types.ts';
 
@@ -24,9 +24,9 @@ function collect(
 }
 
 /** blkio.throttle.* counts for every scheduler; the other blkio files only for BFQ or old CFQ. */
-export function stats(dir: string): IoDeviceStats[] {
+export function stats(dir: string, readFile: ReadFile = readOptional): IoDeviceStats[] {
   const devices = new Map<string, Counters>();
-  const read = (file: string) => readOptional(dir, `${file}_recursive`) ?? readOptional(dir, file) ?? '';
+  const read = (file: string) => readFile(dir, `${file}_recursive`) ?? readFile(dir, file) ?? '';
   collect(read('blkio.throttle.io_service_bytes'), devices, 'readBytes', 'writeBytes');
   collect(read('blkio.throttle.io_serviced'), devices, 'reads', 'writes');
   return [...devices.values()];

@@ -1,25 +1,18 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import * as cpuset from '../cpuset.ts';
-import { CgroupError, readOptional, write, writeOptional } from '../io.ts';
+import { CgroupError, write, writeOptional } from '../io.ts';
+import { KeptFiles } from '../kept-files.ts';
 import { killTree } from '../kill.ts';
 import type { Hierarchy } from '../mountinfo.ts';
 import { normaliseBelowRoot, normalisePath } from '../naming.ts';
-import { parseFlatKeyed } from '../parse.ts';
+import { flatReader } from '../parse.ts';
 import * as pids from '../pids.ts';
 import { psiStats } from '../psi.ts';
 import { v1Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
-import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type {
-  CgroupDetails,
-  CgroupManager,
-  CgroupMode,
-  CgroupStats,
-  CgroupUsage,
-  PsiStats,
-  Resources,
-} from '../types.ts';
+import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsIn, procsOf, removeTree, subtree } from '../tree.ts';
+import type { CgroupDetails, CgroupManager, CgroupMode, CgroupUsage, PsiStats, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
 import { inheritCpuset } from './cpuset.ts';
 import * as freezer from './freezer.ts';
@@ -40,6 +33,7 @@ export class V1Manager implements CgroupManager {
   readonly #unified: string | undefined;
   readonly #mountOf: ReadonlyMap<string, string>;
   readonly #units: Units | undefined;
+  readonly #files = new KeptFiles();
 
   /** @param units given with the systemd driver */
   constructor(hierarchies: readonly Hierarchy[], units?: Units) {
@@ -77,64 +71,57 @@ export class V1Manager implements CgroupManager {
     return procsOf(this.#dirs(path).map(({ dir }) => dir));
   }
 
-  stats(path: string): CgroupStats | undefined {
-    if (!this.exists(path)) return undefined;
-    const [memoryDir, pidsDir, ioDir] = ['memory', 'pids', 'blkio'].map((c) => this.#dir(path, c));
-    return {
-      timestampNs: BigInt(Date.now()) * 1_000_000n,
-      cpu: cpu.stats(this.#dir(path, 'cpu'), this.#dir(path, 'cpuacct')),
-      memory: memory.stats(memoryDir ?? NOWHERE),
-      pids: pids.stats(pidsDir ?? NOWHERE),
-      io: ioDir === undefined ? [] : io.stats(ioDir),
-      psi: this.#psi(path),
-      oomKills: this.oomKills(path),
-    };
-  }
-
   usage(path: string): CgroupUsage | undefined {
     const [memoryDir, cpuacct] = [this.#dir(path, 'memory'), this.#dir(path, 'cpuacct')];
     const timestampNs = BigInt(Date.now()) * 1_000_000n;
-    const usageNs = cpuacct === undefined ? undefined : cpu.usageNs(cpuacct);
-    const used = memory.stats(memoryDir ?? NOWHERE);
+    const usageNs = cpuacct === undefined ? undefined : cpu.usageNs(cpuacct, this.#files.read);
+    const used = memory.stats(memoryDir ?? NOWHERE, this.#files.read);
     if (usageNs === undefined && used.usageBytes === undefined && !this.exists(path)) return undefined;
     return { timestampNs, cpu: { usageNs }, memory: used, psi: this.#psi(path) };
   }
 
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
-    if (!this.exists(path)) return undefined;
-    const dir = (controller: string) => this.#dir(path, controller) ?? NOWHERE;
+    const { read } = this.#files;
+    const inner = normalisePath(path);
+    const dir = (controller: string) => {
+      const mount = this.#mountOf.get(controller);
+      return mount === undefined ? NOWHERE : mount + inner;
+    };
     const timestampNs = BigInt(Date.now()) * 1_000_000n;
-    const stat = memory.readStat(dir('memory'));
-    const hugetlbDir = this.#dir(path, 'hugetlb');
+    const time = cpu.stats(dir('cpu'), dir('cpuacct'), read);
+    const stat = memory.readStat(dir('memory'), read);
+    const used = memory.stats(dir('memory'), read, stat);
+    if (time.usageNs === undefined && used.usageBytes === undefined && !this.exists(path)) return undefined;
+    // One hierarchy will do: OCI runtimes put a process into the same place of all.
+    const inside = subtree(dir(this.#mountOf.has('memory') ? 'memory' : 'pids'));
     return {
       timestampNs,
-      cpu: cpu.stats(dir('cpu'), dir('cpuacct')),
-      cpuLimits: cpu.readResources(dir('cpu')),
-      memory: memory.stats(dir('memory'), stat),
-      memoryDetails: memory.details(dir('memory'), stat),
-      hugepages: hugetlbDir === undefined ? [] : hugetlb.stats(hugetlbDir, pageSizes),
-      pids: pids.stats(dir('pids')),
-      io: io.stats(dir('blkio')),
+      cpu: time,
+      cpuLimits: cpu.readResources(dir('cpu'), read),
+      memory: used,
+      memoryDetails: memory.details(dir('memory'), read, stat),
+      hugepages: hugetlb.stats(dir('hugetlb'), pageSizes, read),
+      pids: pids.stats(dir('pids'), read),
+      io: io.stats(dir('blkio'), read),
       psi: this.#psi(path),
-      oomKills: this.oomKills(path),
-      // One hierarchy will do: OCI runtimes put a process into the same place of all.
-      processes: procsOf([dir(this.#mountOf.has('pids') ? 'pids' : 'memory')]),
+      oomKills: this.#mountOf.has('memory') ? memory.oomKills(inside, read) : undefined,
+      processes: procsIn(inside, read),
     };
   }
 
   cpuUsageNs(path: string): bigint | undefined {
     const dir = this.#dir(path, 'cpuacct');
-    return dir === undefined ? undefined : cpu.usageNs(dir);
+    return dir === undefined ? undefined : cpu.usageNs(dir, this.#files.read);
   }
 
   tasks(path: string): bigint | undefined {
     const dir = this.#dir(path, 'pids');
-    return dir === undefined ? undefined : pids.current(dir);
+    return dir === undefined ? undefined : pids.current(dir, this.#files.read);
   }
 
   oomKills(path: string): bigint | undefined {
     const dir = this.#dir(path, 'memory');
-    return dir === undefined ? undefined : memory.oomKills(dir);
+    return dir === undefined ? undefined : memory.oomKills(subtree(dir));
   }
 
   readResources(path: string): Resources {
@@ -148,6 +135,12 @@ export class V1Manager implements CgroupManager {
       ...read('memory', memory.readResources),
       ...read('pids', pids.readResources),
     };
+  }
+
+  retain(paths: Iterable<string>): void {
+    const dirs = new Set<string>();
+    for (const path of paths) for (const { dir } of this.#dirs(path)) dirs.add(dir);
+    this.#files.retain(dirs);
   }
 
   async update(path: string, r: Resources): Promise<void> {
@@ -209,7 +202,9 @@ export class V1Manager implements CgroupManager {
   }
 
   async remove(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
-    await Promise.all(this.#dirs(path).map(({ dir }) => removeTree(dir, signal)));
+    const dirs = this.#dirs(path).map(({ dir }) => dir);
+    for (const dir of dirs) this.#files.forget(dir);
+    await Promise.all(dirs.map((dir) => removeTree(dir, signal)));
   }
 
   /** Where a cgroup is in each hierarchy, for changing it. */
@@ -220,14 +215,15 @@ export class V1Manager implements CgroupManager {
 
   #dir(path: string, controller: string): string | undefined {
     const mount = this.#mountOf.get(controller);
-    return mount === undefined ? undefined : join(mount, normalisePath(path));
+    return mount === undefined ? undefined : mount + normalisePath(path);
   }
 
   /** Pressure counts only what is in the v2 cgroup, so one without processes says nothing. */
   #psi(path: string): PsiStats | undefined {
     if (this.#unified === undefined) return undefined;
-    const dir = join(this.#unified, normalisePath(path));
-    const populated = parseFlatKeyed(readOptional(dir, 'cgroup.events')).get('populated');
-    return populated === 1n ? psiStats(dir) : undefined;
+    const dir = this.#unified + normalisePath(path);
+    const { read } = this.#files;
+    const populated = flatReader(read(dir, 'cgroup.events'))('populated');
+    return populated === 1n ? psiStats(dir, read) : undefined;
   }
 }

@@ -1,6 +1,5 @@
-import { readOptional, write } from '../io.ts';
-import { flatReader, parseFlatKeyed, parseUint } from '../parse.ts';
-import { subtree } from '../tree.ts';
+import { type ReadFile, readOptional, write } from '../io.ts';
+import { flatReader, parseUint } from '../parse.ts';
 import type { MemoryDetails, MemoryStats, Resources } from '../types.ts';
 
 const LIMIT = 'memory.limit_in_bytes';
@@ -9,8 +8,8 @@ const SWAP_LIMIT = 'memory.memsw.limit_in_bytes';
 /** "No limit" is LONG_MAX rounded down to a page, and pages differ: anything this large is none. */
 const UNLIMITED = 1n << 62n;
 
-function limit(dir: string, file: string): bigint | undefined {
-  const value = parseUint(readOptional(dir, file));
+function limit(dir: string, file: string, read: ReadFile): bigint | undefined {
+  const value = parseUint(read(dir, file));
   return value === undefined || value >= UNLIMITED ? undefined : value;
 }
 
@@ -19,20 +18,20 @@ function atLeast0(value: bigint): bigint {
 }
 
 /** Values of memory.stat, the most costly of the files. */
-export function readStat(dir: string): (key: string) => bigint | undefined {
-  return flatReader(readOptional(dir, 'memory.stat'));
+export function readStat(dir: string, read: ReadFile = readOptional): (key: string) => bigint | undefined {
+  return flatReader(read(dir, 'memory.stat'));
 }
 
 /** @param stat of memory.stat, when the caller has read it */
-export function stats(dir: string, stat = readStat(dir)): MemoryStats {
-  const usageBytes = parseUint(readOptional(dir, 'memory.usage_in_bytes'));
-  const limitBytes = limit(dir, LIMIT);
+export function stats(dir: string, read: ReadFile = readOptional, stat = readStat(dir, read)): MemoryStats {
+  const usageBytes = parseUint(read(dir, 'memory.usage_in_bytes'));
+  const limitBytes = limit(dir, LIMIT, read);
   // total_* covers the subtree, as every v2 figure does.
   const inactive = stat('total_inactive_file');
   const workingSetBytes =
     usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
-  const withSwap = parseUint(readOptional(dir, 'memory.memsw.usage_in_bytes'));
-  const withSwapLimit = withSwap === undefined ? undefined : limit(dir, SWAP_LIMIT);
+  const withSwap = parseUint(read(dir, 'memory.memsw.usage_in_bytes'));
+  const withSwapLimit = withSwap === undefined ? undefined : limit(dir, SWAP_LIMIT, read);
   return {
     usageBytes,
     limitBytes,
@@ -55,8 +54,12 @@ export function stats(dir: string, stat = readStat(dir)): MemoryStats {
   };
 }
 
-export function details(dir: string, stat = readStat(dir)): MemoryDetails {
-  const uint = (file: string) => parseUint(readOptional(dir, file));
+export function details(
+  dir: string,
+  read: ReadFile = readOptional,
+  stat = readStat(dir, read),
+): MemoryDetails {
+  const uint = (file: string) => parseUint(read(dir, file));
   return {
     kernelBytes: uint('memory.kmem.usage_in_bytes'),
     mappedFileBytes: stat('total_mapped_file'),
@@ -64,17 +67,20 @@ export function details(dir: string, stat = readStat(dir)): MemoryDetails {
     inactiveFileBytes: stat('total_inactive_file'),
     maxUsageBytes: uint('memory.max_usage_in_bytes'),
     limitHits: uint('memory.failcnt'),
-    reservationBytes: limit(dir, 'memory.soft_limit_in_bytes'),
+    reservationBytes: limit(dir, 'memory.soft_limit_in_bytes', read),
     ownPageFaults: stat('pgfault'),
     ownMajorPageFaults: stat('pgmajfault'),
   };
 }
 
-/** v1 counts a kill only in the victim's own cgroup, so the subtree is summed. Since kernel 4.13. */
-export function oomKills(dir: string): bigint | undefined {
+/**
+ * v1 counts a kill only in the victim's own cgroup, so the subtree is summed. Since kernel 4.13.
+ * @param dirs of the subtree
+ */
+export function oomKills(dirs: readonly string[], read: ReadFile = readOptional): bigint | undefined {
   let total: bigint | undefined;
-  for (const d of subtree(dir)) {
-    const own = parseFlatKeyed(readOptional(d, 'memory.oom_control')).get('oom_kill');
+  for (const dir of dirs) {
+    const own = flatReader(read(dir, 'memory.oom_control'))('oom_kill');
     if (own !== undefined) total = (total ?? 0n) + own;
   }
   return total;

@@ -1,11 +1,15 @@
-import { readOptional, writeOptional } from '../io.ts';
+import { type ReadFile, readOptional, writeOptional } from '../io.ts';
 import { parseUint } from '../parse.ts';
 import type { HugepageStats, Resources } from '../types.ts';
 
 /** Page sizes that the cgroup has no files of are left out. */
-export function stats(dir: string, pageSizes: readonly string[]): HugepageStats[] {
+export function stats(
+  dir: string,
+  pageSizes: readonly string[],
+  read: ReadFile = readOptional,
+): HugepageStats[] {
   return pageSizes.flatMap((pageSize) => {
-    const usageBytes = parseUint(readOptional(dir, `hugetlb.${pageSize}.current`));
+    const usageBytes = parseUint(read(dir, `hugetlb.${pageSize}.current`));
     return usageBytes === undefined ? [] : [{ pageSize, usageBytes, maxUsageBytes: undefined }];
   });
 }

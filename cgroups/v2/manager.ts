@@ -1,15 +1,16 @@
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import * as cpuset from '../cpuset.ts';
 import { errnoOf, readOptional, write, writeOptional } from '../io.ts';
+import { KeptFiles } from '../kept-files.ts';
 import { killTree } from '../kill.ts';
 import { normaliseBelowRoot, normalisePath } from '../naming.ts';
 import * as pids from '../pids.ts';
 import { psiStats } from '../psi.ts';
 import { v2Properties } from '../systemd/properties.ts';
 import type { Units } from '../systemd/units.ts';
-import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsOf, removeTree } from '../tree.ts';
-import type { CgroupDetails, CgroupManager, CgroupStats, CgroupUsage, Resources } from '../types.ts';
+import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsIn, procsOf, removeTree, subtree } from '../tree.ts';
+import type { CgroupDetails, CgroupManager, CgroupUsage, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
@@ -22,6 +23,7 @@ export class V2Manager implements CgroupManager {
   readonly mode = 'v2';
   readonly #root: string;
   readonly #units: Units | undefined;
+  readonly #files = new KeptFiles();
 
   /** @param units given with the systemd driver */
   constructor(root: string, units?: Units) {
@@ -56,52 +58,41 @@ export class V2Manager implements CgroupManager {
   usage(path: string): CgroupUsage | undefined {
     const dir = this.#dir(path);
     const timestampNs = BigInt(Date.now()) * 1_000_000n;
-    const used = cpu.stats(dir);
+    const { read } = this.#files;
+    const used = cpu.stats(dir, read);
     // Every cgroup has cpu.stat.
     if (used.usageNs === undefined && !existsSync(dir)) return undefined;
-    return { timestampNs, cpu: used, memory: memory.stats(dir), psi: psiStats(dir) };
-  }
-
-  stats(path: string): CgroupStats | undefined {
-    const dir = this.#dir(path);
-    if (!existsSync(dir)) return undefined;
-    return {
-      timestampNs: BigInt(Date.now()) * 1_000_000n,
-      cpu: cpu.stats(dir),
-      memory: memory.stats(dir),
-      pids: pids.stats(dir),
-      io: io.stats(dir),
-      psi: psiStats(dir),
-      oomKills: memory.oomKills(dir),
-    };
+    return { timestampNs, cpu: used, memory: memory.stats(dir, read), psi: psiStats(dir, read) };
   }
 
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
     const dir = this.#dir(path);
-    if (!existsSync(dir)) return undefined;
+    const { read } = this.#files;
     const timestampNs = BigInt(Date.now()) * 1_000_000n;
-    const stat = memory.readStat(dir);
+    const used = cpu.stats(dir, read);
+    if (used.usageNs === undefined && !existsSync(dir)) return undefined;
+    const stat = memory.readStat(dir, read);
     return {
       timestampNs,
-      cpu: cpu.stats(dir),
-      cpuLimits: cpu.readResources(dir),
-      memory: memory.stats(dir, stat),
-      memoryDetails: memory.details(dir, stat),
-      hugepages: hugetlb.stats(dir, pageSizes),
-      pids: pids.stats(dir),
-      io: io.stats(dir),
-      psi: psiStats(dir),
-      oomKills: memory.oomKills(dir),
-      processes: procsOf([dir]),
+      cpu: used,
+      cpuLimits: cpu.readResources(dir, read),
+      memory: memory.stats(dir, read, stat),
+      memoryDetails: memory.details(dir, read, stat),
+      hugepages: hugetlb.stats(dir, pageSizes, read),
+      pids: pids.stats(dir, read),
+      io: io.stats(dir, read),
+      psi: psiStats(dir, read),
+      oomKills: memory.oomKills(dir, read),
+      processes: procsIn(subtree(dir), read),
     };
   }
 
   cpuUsageNs(path: string): bigint | undefined {
-    return cpu.usageNs(this.#dir(path));
+    return cpu.usageNs(this.#dir(path), this.#files.read);
   }
 
   tasks(path: string): bigint | undefined {
-    return pids.current(this.#dir(path));
+    return pids.current(this.#dir(path), this.#files.read);
   }
 
   oomKills(path: string): bigint | undefined {
@@ -116,6 +107,10 @@ export class V2Manager implements CgroupManager {
       ...memory.readResources(dir),
       ...pids.readResources(dir),
     };
+  }
+
+  retain(paths: Iterable<string>): void {
+    this.#files.retain(new Set([...paths].map((path) => this.#dir(path))));
   }
 
   async update(path: string, r: Resources): Promise<void> {
@@ -154,11 +149,13 @@ export class V2Manager implements CgroupManager {
   }
 
   async remove(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
-    await removeTree(this.#own(path), signal);
+    const dir = this.#own(path);
+    this.#files.forget(dir);
+    await removeTree(dir, signal);
   }
 
   #dir(path: string): string {
-    return join(this.#root, normalisePath(path));
+    return this.#root + normalisePath(path);
   }
 
   /** Like #dir, for changing the cgroup. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { CgroupError, readOptional, write, writeOptional } from '../io.ts';
-import { flatReader, limited, parseFlatKeyed, parseMax, parseUint } from '../parse.ts';
+import { CgroupError, type ReadFile, readOptional, write, writeOptional } from '../io.ts';
+import { flatReader, limited, parseMax, parseUint } from '../parse.ts';
 import type { MemoryDetails, MemoryStats, Resources } from '../types.ts';
 
 function atLeast0(value: bigint): bigint {
@@ -8,14 +8,14 @@ function atLeast0(value: bigint): bigint {
 }
 
 /** Values of memory.stat, the most costly of the files. */
-export function readStat(dir: string): (key: string) => bigint | undefined {
-  return flatReader(readOptional(dir, 'memory.stat'));
+export function readStat(dir: string, read: ReadFile = readOptional): (key: string) => bigint | undefined {
+  return flatReader(read(dir, 'memory.stat'));
 }
 
 /** @param stat of memory.stat, when the caller has read it */
-export function stats(dir: string, stat = readStat(dir)): MemoryStats {
-  const usageBytes = parseUint(readOptional(dir, 'memory.current'));
-  const limitBytes = limited(parseMax(readOptional(dir, 'memory.max')));
+export function stats(dir: string, read: ReadFile = readOptional, stat = readStat(dir, read)): MemoryStats {
+  const usageBytes = parseUint(read(dir, 'memory.current'));
+  const limitBytes = limited(parseMax(read(dir, 'memory.max')));
   const inactive = stat('inactive_file');
   const workingSetBytes =
     usageBytes === undefined || inactive === undefined ? undefined : atLeast0(usageBytes - inactive);
@@ -31,13 +31,17 @@ export function stats(dir: string, stat = readStat(dir)): MemoryStats {
         : atLeast0(limitBytes - workingSetBytes),
     pageFaults: stat('pgfault'),
     majorPageFaults: stat('pgmajfault'),
-    swapUsageBytes: parseUint(readOptional(dir, 'memory.swap.current')),
-    swapLimitBytes: limited(parseMax(readOptional(dir, 'memory.swap.max'))),
+    swapUsageBytes: parseUint(read(dir, 'memory.swap.current')),
+    swapLimitBytes: limited(parseMax(read(dir, 'memory.swap.max'))),
   };
 }
 
-export function details(dir: string, stat = readStat(dir)): MemoryDetails {
-  const low = parseMax(readOptional(dir, 'memory.low'));
+export function details(
+  dir: string,
+  read: ReadFile = readOptional,
+  stat = readStat(dir, read),
+): MemoryDetails {
+  const low = parseMax(read(dir, 'memory.low'));
   return {
     // Since kernel 5.18.
     kernelBytes: stat('kernel'),
@@ -45,8 +49,8 @@ export function details(dir: string, stat = readStat(dir)): MemoryDetails {
     activeFileBytes: stat('active_file'),
     inactiveFileBytes: stat('inactive_file'),
     // Since kernel 5.19.
-    maxUsageBytes: parseUint(readOptional(dir, 'memory.peak')),
-    limitHits: flatReader(readOptional(dir, 'memory.events'))('max'),
+    maxUsageBytes: parseUint(read(dir, 'memory.peak')),
+    limitHits: flatReader(read(dir, 'memory.events'))('max'),
     reservationBytes: low === 0n ? undefined : limited(low),
     ownPageFaults: undefined,
     ownMajorPageFaults: undefined,
@@ -54,8 +58,8 @@ export function details(dir: string, stat = readStat(dir)): MemoryDetails {
 }
 
 /** memory.events counts the whole subtree, and a group kill once for each victim. */
-export function oomKills(dir: string): bigint | undefined {
-  return parseFlatKeyed(readOptional(dir, 'memory.events')).get('oom_kill');
+export function oomKills(dir: string, read: ReadFile = readOptional): bigint | undefined {
+  return flatReader(read(dir, 'memory.events'))('oom_kill');
 }
 
 export function readResources(dir: string): Resources {

@@ -2,7 +2,8 @@ import type { MetricDescriptor } from '../../proto/gen/runtime/v1/MetricDescript
 import type { PodMetrics, Series } from '../../src/metrics/collect.ts';
 import { BASE_LABELS, families } from '../../src/metrics/families.ts';
 import type { Family } from '../../src/metrics/family.ts';
-import { bytesFields, textFields, varintField } from '../protobuf-writer.ts';
+import { ByteWriter } from '../../src/util/byte-writer.ts';
+import { bytesFields, textFields, varintField, writeMessage } from '../protobuf-writer.ts';
 
 const NS_PER_SECOND = 1_000_000_000n;
 
@@ -16,14 +17,16 @@ export function toDescriptors(): MetricDescriptor[] {
  * nearly all the same: with those encoded once for each container it takes a fraction of the time.
  */
 export function encodePodMetrics({ sandboxId, pod, containers }: PodMetrics): Buffer {
-  const inContainers = containers.map((series) =>
-    Buffer.concat([textFields(1, [series.containerId]), bytesFields(2, encodeMetrics(series))]),
-  );
-  return Buffer.concat([
-    textFields(1, [sandboxId]),
-    bytesFields(2, pod.flatMap(encodeMetrics)),
-    bytesFields(3, inContainers),
-  ]);
+  const metrics = new ByteWriter();
+  metrics.bytes(textFields(1, [sandboxId]));
+  for (const series of pod) writeMetrics(metrics, series);
+  const inContainers = containers.map((series) => {
+    const own = new ByteWriter();
+    own.bytes(textFields(1, [series.containerId]));
+    writeMetrics(own, series);
+    return own.take();
+  });
+  return Buffer.concat([metrics.take(), bytesFields(3, inContainers)]);
 }
 
 /** `pod_metrics` of ListPodSandboxMetricsResponse, `pod_sandbox_metrics` of the streamed form: the same field. */
@@ -39,19 +42,19 @@ const heads = new Map(
   ]),
 );
 
-/** CRI's Metric for each sample. */
-function encodeMetrics({ base, timestampNs, measured }: Series): Buffer[] {
+const NOTHING = Buffer.alloc(0);
+
+/** CRI's Metric for each sample: `metrics` of PodSandboxMetrics and of ContainerMetrics, the same field. */
+function writeMetrics(to: ByteWriter, { base, timestampNs, measured }: Series): void {
   // In all metrics of the series.
   const common = Buffer.concat([varintField(2, timestampNs), textFields(4, base)]);
-  const metrics: Buffer[] = [];
   for (const [family, head] of heads) {
     for (const { labels, value } of family.read(measured)) {
-      const own = labels.length === 0 ? [] : [textFields(4, labels)];
+      const own = labels.length === 0 ? NOTHING : textFields(4, labels);
       const uint64 = bytesFields(5, [varintField(1, toUint64(family, value))]);
-      metrics.push(Buffer.concat([head, common, ...own, uint64]));
+      writeMessage(to, 2, [head, common, own, uint64]);
     }
   }
-  return metrics;
 }
 
 /** CRI has whole numbers only, so that seconds lose their fractions; berthd's own metrics keep them. */

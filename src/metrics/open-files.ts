@@ -4,7 +4,7 @@ import { isErrno } from '../errors.ts';
 import { SingleFlight } from '../util/single-flight.ts';
 import type { OpenFiles } from './family.ts';
 
-/** Sockets can only be told from files one by one: not before this again, milliseconds. */
+/** Sockets can only be told from files one by one, and limits hardly change: not before this again, milliseconds. */
 const SOCKETS_AGE_MS = 60_000;
 /** Nor before so many times as long as it took. */
 const REST = 20;
@@ -16,12 +16,13 @@ const MAX_LOOKED_AT = 20_000;
 /** Counts what containers' processes have open. */
 export class OpenFileCounts {
   readonly #sockets = new Map<string, { count: bigint | undefined; until: number }>();
+  readonly #limits = new Map<string, { softLimit: bigint | undefined; until: number }>();
   readonly #counting = new SingleFlight<void>();
 
   /** @param id of the container @param init its first process, if that is known */
   of(id: string, pids: readonly number[], init: number | undefined): OpenFiles {
     const descriptors = pids.reduce((total, pid) => total + countDescriptors(pid), 0n);
-    const softLimit = init === undefined ? undefined : maxOpenFiles(init);
+    const softLimit = init === undefined ? undefined : this.#softLimit(id, init);
     const known = this.#sockets.get(id);
     if (known !== undefined && performance.now() < known.until) {
       return { descriptors, sockets: known.count, softLimit };
@@ -38,7 +39,18 @@ export class OpenFileCounts {
 
   /** Forgets all other containers. */
   retain(ids: ReadonlySet<string>): void {
-    for (const id of this.#sockets.keys()) if (!ids.has(id)) this.#sockets.delete(id);
+    for (const known of [this.#sockets, this.#limits]) {
+      for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
+    }
+  }
+
+  #softLimit(id: string, init: number): bigint | undefined {
+    const known = this.#limits.get(id);
+    const now = performance.now();
+    if (known !== undefined && now < known.until) return known.softLimit;
+    const softLimit = maxOpenFiles(init);
+    this.#limits.set(id, { softLimit, until: now + SOCKETS_AGE_MS });
+    return softLimit;
   }
 
   async #countSockets(id: string, pids: readonly number[]): Promise<void> {

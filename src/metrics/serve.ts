@@ -13,6 +13,9 @@ import { MetricsServer } from './server.ts';
 export async function serveMetrics(s: Services, sampler: SamplerCost): Promise<MetricsServer | undefined> {
   const { enabled, ...where } = s.config.metrics;
   if (!enabled) return undefined;
-  const read = async () => expose(await s.metrics.read(s, sampler)) + podsText(await collectMetrics(s));
+  const read = async () => {
+    const own = expose(await s.metrics.read(s, sampler));
+    return Buffer.concat([Buffer.from(own), podsText(await collectMetrics(s))]);
+  };
   return MetricsServer.listen(where, read, s.log);
 }

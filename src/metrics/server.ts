@@ -16,12 +16,12 @@ const REQUEST_MS = 10_000;
 /** Serves `GET /metrics` to Prometheus. Scrapes that overlap get the same answer. */
 export class MetricsServer {
   readonly #server: Server;
-  readonly #read: () => Promise<string>;
+  readonly #read: () => Promise<Buffer>;
   readonly #log: Logger;
-  readonly #scrapes = new SingleFlight<string>();
+  readonly #scrapes = new SingleFlight<Buffer>();
   #closing: Promise<void> | undefined;
 
-  private constructor(server: Server, read: () => Promise<string>, log: Logger) {
+  private constructor(server: Server, read: () => Promise<Buffer>, log: Logger) {
     this.#server = server;
     this.#read = read;
     this.#log = log;
@@ -37,7 +37,7 @@ export class MetricsServer {
    */
   static async listen(
     { address, port }: { address: string; port: number },
-    read: () => Promise<string>,
+    read: () => Promise<Buffer>,
     log: Logger,
   ): Promise<MetricsServer> {
     const server = http.createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS });

@@ -5,7 +5,10 @@ import { mapYielding } from '../util/yielding.ts';
 import { podCgroups } from './pod-cgroup.ts';
 
 /** What it works with. */
-type Sampled = Pick<Services, 'sandboxes' | 'containers' | 'readings' | 'layerUsage' | 'openFiles' | 'log'>;
+type Sampled = Pick<
+  Services,
+  'sandboxes' | 'containers' | 'cgroups' | 'readings' | 'layerUsage' | 'openFiles' | 'log'
+>;
 
 /** What sampling has cost so far. */
 export interface SamplerCost {
@@ -48,7 +51,7 @@ export class Sampler {
   }
 
   async #round(): Promise<void> {
-    const { sandboxes, containers, readings, layerUsage, openFiles, log } = this.#s;
+    const { sandboxes, containers, cgroups, readings, layerUsage, openFiles, log } = this.#s;
     const ownCgroup = podCgroups(sandboxes.values());
     const paths = new Set<string>();
     const ids = new Set<string>();
@@ -61,6 +64,7 @@ export class Sampler {
       paths.add(cgroup.path);
     }
     readings.retain(paths);
+    cgroups.retain(paths);
     layerUsage.retain(ids);
     openFiles.retain(ids);
     let spent = 0;

@@ -75,7 +75,7 @@ describe('a real cgroup', () => {
     expect(manager.exists(path)).toBe(true);
     await manager.remove(parent);
     expect(manager.exists(path)).toBe(false);
-    expect(manager.stats(path)).toBeUndefined();
+    expect(manager.details(path, [])).toBeUndefined();
     await manager.remove(parent);
     await manager.kill(parent);
   });
@@ -85,7 +85,7 @@ describe('a real cgroup', () => {
     const before = BigInt(Date.now()) * 1_000_000n;
     const child = await start(path, 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exec sleep 600');
     await until(() => readFileSync(`/proc/${child.pid}/comm`, 'utf8').trim() === 'sleep');
-    const stats = manager.stats(path);
+    const stats = manager.details(path, []);
     if (stats === undefined) throw new Error('no stats');
     expect(stats.timestampNs).toBeGreaterThanOrEqual(before);
     expect(stats.cpu.usageNs).toBeGreaterThan(1_000_000n);
@@ -93,7 +93,7 @@ describe('a real cgroup', () => {
     expect(stats.memory.usageBytes).toBeGreaterThan(0n);
     expect(stats.memory.workingSetBytes).toBeLessThanOrEqual(stats.memory.usageBytes ?? 0n);
     // The kernel may hold back per-CPU counts of memory.stat for up to two seconds.
-    await until(() => (manager.stats(path)?.memory.pageFaults ?? 0n) > 0n);
+    await until(() => (manager.details(path, [])?.memory.pageFaults ?? 0n) > 0n);
     expect(stats.memory.limitBytes).toBeUndefined();
     expect(stats.memory.availableBytes).toBeUndefined();
     expect(stats.pids).toEqual({ current: 1n, limit: undefined });
@@ -164,18 +164,18 @@ describe('a real cgroup', () => {
     const [, signal] = await once(child, 'exit');
     expect(signal).toBe('SIGKILL');
     expect(manager.oomKills(path)).toBe(1n);
-    expect(manager.stats(path)?.oomKills).toBe(1n);
+    expect(manager.details(path, [])?.oomKills).toBe(1n);
   });
 
   it('freezes, stays killable while frozen, and thaws', async () => {
     const { path } = await scratch();
     await start(path, 'while :; do :; done');
     await manager.freeze(path);
-    const frozenAt = manager.stats(path)?.cpu.usageNs;
-    const again = manager.stats(path)?.cpu.usageNs;
+    const frozenAt = manager.details(path, [])?.cpu.usageNs;
+    const again = manager.details(path, [])?.cpu.usageNs;
     expect(again).toBe(frozenAt);
     await manager.thaw(path);
-    await until(() => (manager.stats(path)?.cpu.usageNs ?? 0n) > (frozenAt ?? 0n));
+    await until(() => (manager.details(path, [])?.cpu.usageNs ?? 0n) > (frozenAt ?? 0n));
     await manager.freeze(path);
     await manager.kill(path);
     expect(manager.procs(path)).toEqual([]);

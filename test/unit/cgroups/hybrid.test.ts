@@ -33,7 +33,7 @@ describe('a cgroup captured on a hybrid host', () => {
   });
 
   it('gives neutral stats, with pressure from the v2 side', () => {
-    const stats = manager.stats('/pod');
+    const stats = manager.details('/pod', []);
     const { cpu, memory, psi } = stats ?? {};
     expect(manager.cpuUsageNs('/pod')).toBe(cpu?.usageNs);
     expect(manager.usage('/pod')).toMatchObject({ cpu: { usageNs: cpu?.usageNs }, memory, psi });
@@ -81,7 +81,7 @@ describe('a cgroup captured on a hybrid host', () => {
 
   it('says nothing of an absent cgroup', () => {
     expect(manager.exists('/absent')).toBe(false);
-    expect(manager.stats('/absent')).toBeUndefined();
+    expect(manager.details('/absent', [])).toBeUndefined();
     expect(manager.usage('/absent')).toBeUndefined();
     expect(manager.cpuUsageNs('/absent')).toBeUndefined();
     expect(manager.tasks('/absent')).toBeUndefined();
@@ -94,7 +94,7 @@ describe('a cgroup captured on a hybrid host', () => {
     const bare = detectCgroups({ root, mountinfoPath: mountinfo(['cpuset']), fsType: () => TMPFS }).manager(
       'cgroupfs',
     );
-    const stats = bare.stats('/pod');
+    const stats = bare.details('/pod', []);
     const known = [stats?.cpu, stats?.memory, stats?.pids].flatMap((part) => Object.values(part ?? {}));
     expect(known.filter((value) => value !== undefined)).toEqual([]);
     expect(stats?.oomKills).toBeUndefined();

@@ -24,7 +24,7 @@ const put = (name: string, text: string) => writeFileSync(join(root, name), text
 
 describe('stats', () => {
   it('of a cgroup with limits', () => {
-    const stats = manager.stats('/pod');
+    const stats = manager.details('/pod', []);
     const { cpu, memory, psi } = stats ?? {};
     expect(manager.usage('/pod')).toMatchObject({ cpu, memory, psi });
     expect(stats).toMatchObject({
@@ -62,7 +62,7 @@ describe('stats', () => {
   });
 
   it('of one without: unlimited and unknown are undefined, nothing is negative', () => {
-    expect(manager.stats('/plain')).toMatchObject({
+    expect(manager.details('/plain', [])).toMatchObject({
       cpu: { usageNs: 1_500_000n, nrPeriods: undefined, throttledNs: undefined },
       memory: {
         limitBytes: undefined,
@@ -75,7 +75,7 @@ describe('stats', () => {
       psi: undefined,
       oomKills: 0n,
     });
-    expect(manager.stats('/absent')).toBeUndefined();
+    expect(manager.details('/absent', [])).toBeUndefined();
     expect(manager.usage('/absent')).toBeUndefined();
     expect(manager.details('/absent', [])).toBeUndefined();
   });
@@ -85,10 +85,10 @@ describe('stats', () => {
     put('pod/memory.low', '1048576\n');
     put('pod/hugetlb.2MB.current', '4194304\n');
     put('pod/cgroup.procs', '12\n7\n');
-    expect(manager.cpuUsageNs('/pod')).toBe(manager.stats('/pod')?.cpu.usageNs);
-    expect(manager.tasks('/pod')).toBe(manager.stats('/pod')?.pids.current);
+    expect(manager.cpuUsageNs('/pod')).toBe(manager.details('/pod', [])?.cpu.usageNs);
+    expect(manager.tasks('/pod')).toBe(manager.details('/pod', [])?.pids.current);
     expect(manager.details('/pod', ['2MB', '1GB'])).toMatchObject({
-      ...manager.stats('/pod'),
+      ...manager.details('/pod', []),
       timestampNs: expect.any(BigInt),
       memoryDetails: {
         kernelBytes: 10_485_760n,

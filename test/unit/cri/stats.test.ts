@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { CgroupStats, Psi } from '../../../cgroups/types.ts';
+import type { CgroupUsage, Psi } from '../../../cgroups/types.ts';
 import { toFilesystemUsage, toImage } from '../../../cri/mapping/image.ts';
 import { toContainerStats, toPodSandboxStats } from '../../../cri/mapping/stats.ts';
 import type { ContainerStats } from '../../../src/stats/container-stats.ts';
@@ -20,16 +20,9 @@ const message = (base: number) => ({
   Full: { Total: String(MAX64), Avg10: base + 1.25, Avg60: base + 1.5, Avg300: base + 1.75 },
 });
 
-const CGROUP: CgroupStats = {
+const CGROUP: CgroupUsage = {
   timestampNs: 1_700_000_000_123_456_789n,
-  cpu: {
-    usageNs: MAX64,
-    userNs: undefined,
-    systemNs: undefined,
-    nrPeriods: undefined,
-    nrThrottled: undefined,
-    throttledNs: undefined,
-  },
+  cpu: { usageNs: MAX64 },
   memory: {
     usageBytes: 101n,
     limitBytes: 102n,
@@ -42,10 +35,7 @@ const CGROUP: CgroupStats = {
     swapUsageBytes: 9n,
     swapLimitBytes: 9_007_199_254_741_002n,
   },
-  pids: { current: undefined, limit: undefined },
-  io: [],
   psi: { cpu: psi(10), memory: psi(20), io: psi(30) },
-  oomKills: undefined,
 };
 
 const record = container({
@@ -120,7 +110,7 @@ describe('toContainerStats', () => {
       cgroup: {
         ...CGROUP,
         cpu: { ...CGROUP.cpu, usageNs: undefined },
-        memory: unknown as unknown as CgroupStats['memory'],
+        memory: unknown as unknown as CgroupUsage['memory'],
         psi: undefined,
       },
     });

@@ -67,7 +67,7 @@ h_seconds_count{rpc="A"} 4
         deviceName: () => '',
       },
     });
-    const text = podsText([{ sandboxId: 's', pod: [series('a'), series('b')], containers: [] }]);
+    const text = podsText([{ sandboxId: 's', pod: [series('a'), series('b')], containers: [] }]).toString();
     const lines = text.split('\n');
     expect(lines.filter((line) => line.startsWith('# TYPE'))).toHaveLength(9);
     const labels = (name: string) =>
@@ -85,7 +85,7 @@ describe('MetricsServer', () => {
     await server?.close();
     vi.clearAllMocks();
   });
-  const start = async (read: () => Promise<string>) => {
+  const start = async (read: () => Promise<Buffer>) => {
     server = await MetricsServer.listen({ address: '127.0.0.1', port: 0 }, read, log);
     const [said] = quiet.info.mock.calls[0] ?? [];
     return `http://127.0.0.1:${(said as { port: number } | undefined)?.port}`;
@@ -93,7 +93,7 @@ describe('MetricsServer', () => {
 
   it('answers /metrics, compressed for who takes it, and nothing else', async () => {
     const text = 'a 1\n'.repeat(10_000);
-    const base = await start(async () => text);
+    const base = await start(async () => Buffer.from(text));
     const plain = await fetch(`${base}/metrics`, { headers: { 'accept-encoding': 'identity' } });
     expect([plain.status, plain.headers.get('content-type')]).toEqual([200, CONTENT_TYPE]);
     expect(await plain.text()).toBe(text);
@@ -105,7 +105,7 @@ describe('MetricsServer', () => {
   });
 
   it('collects once for scrapes that overlap', async () => {
-    const gate = Promise.withResolvers<string>();
+    const gate = Promise.withResolvers<Buffer>();
     const read = vi.fn(() => gate.promise);
     const base = await start(read);
     const scrapes = [fetch(`${base}/metrics`)];
@@ -113,7 +113,7 @@ describe('MetricsServer', () => {
     scrapes.push(fetch(`${base}/metrics`));
     // Once a request that came later has been answered, this one is being waited for.
     await fetch(`${base}/other`);
-    gate.resolve('a 1\n');
+    gate.resolve(Buffer.from('a 1\n'));
     for (const scrape of scrapes) expect(await (await scrape).text()).toBe('a 1\n');
     expect(read).toHaveBeenCalledTimes(1);
   });
@@ -127,11 +127,11 @@ describe('MetricsServer', () => {
   });
 
   it('refuses an address that is taken, and lets go of it when closed', async () => {
-    const base = await start(async () => '');
+    const base = await start(async () => Buffer.alloc(0));
     const port = Number(new URL(base).port);
-    await expect(MetricsServer.listen({ address: '127.0.0.1', port }, async () => '', log)).rejects.toThrow(
-      /metrics server: .*EADDRINUSE/,
-    );
+    await expect(
+      MetricsServer.listen({ address: '127.0.0.1', port }, async () => Buffer.alloc(0), log),
+    ).rejects.toThrow(/metrics server: .*EADDRINUSE/);
     await Promise.all([server?.close(), server?.close()]);
     await expect(fetch(`${base}/metrics`)).rejects.toThrow();
   });

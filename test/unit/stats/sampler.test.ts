@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import type { CgroupUsage } from '../../../cgroups/types.ts';
+import type { CgroupManager, CgroupUsage } from '../../../cgroups/types.ts';
 import { OpenFileCounts } from '../../../src/metrics/open-files.ts';
 import { containerStats, listContainerStats } from '../../../src/stats/container-stats.ts';
 import { Readings } from '../../../src/stats/readings.ts';
@@ -18,6 +18,7 @@ const cgroups = {
     (_path: string) => ({ timestampNs: 5n, cpu: { usageNs: 1n }, memory: {} }) as CgroupUsage | undefined,
   ),
   cpuUsageNs: vi.fn((_path: string): bigint | undefined => 1n),
+  retain: vi.fn((_paths: Iterable<string>) => {}),
 };
 const cgroup = (at: string) => ({ path: at, parent: '/p', cgroupsPath: at });
 beforeEach(() => {
@@ -34,6 +35,7 @@ const services = () =>
   Object.assign(
     { readings: new Readings(cgroups, 10_000), layerUsage, openFiles: new OpenFileCounts() },
     fake.s,
+    { cgroups: cgroups as unknown as CgroupManager },
   );
 
 describe('Sampler', () => {
@@ -46,6 +48,7 @@ describe('Sampler', () => {
     expect(cgroups.cpuUsageNs.mock.calls.map(([at]) => at)).toEqual(['/p/sb1', '/p/a']);
     await sampler.sample();
     expect(sampler.cost).toMatchObject({ rounds: 2, cgroups: 2 });
+    expect(cgroups.retain).toHaveBeenLastCalledWith(new Set(['/p/sb1', '/p/a']));
     expect(sampler.cost.seconds).toBeGreaterThan(0);
     await sampler.close();
   });

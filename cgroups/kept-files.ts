@@ -1,0 +1,133 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { errnoOf, isGone, type ReadFile, readOptional, wrap } from './io.ts';
+
+/**
+ * How many files are kept open: those that metrics want of some hundred and fifty pods with a cgroup each.
+ * Each takes a page of the kernel's memory for its text, about 5 KiB in all.
+ */
+const MAX_OPEN = 8192;
+/** A file that was not read between so many looks through them is closed: its reader has gone. */
+const IDLE_ROUNDS = 12;
+/** Of the buffer at first: more than any file that is read often has. */
+const BUFFER_BYTES = 16_384;
+/**
+ * A text shorter than this came whole. The kernel (fs/seq_file.c) fills a page with as many records as fit,
+ * so what is missing was a record longer than the rest of the page; those are lines.
+ */
+const WHOLE_BYTES = 3072;
+/** In place of a descriptor: the cgroup has no such file. */
+const ABSENT = -1;
+
+interface Kept {
+  readonly fd: number;
+  /** In which it was read last. */
+  round: number;
+}
+
+/**
+ * Reads files of cgroups through descriptors that stay open: opening and closing one takes the kernel ten
+ * times as long as its text does. When there are too many files, the others are opened each time.
+ */
+export class KeptFiles {
+  readonly #max: number;
+  /** By directory, then by file name. */
+  readonly #dirs = new Map<string, Map<string, Kept>>();
+  #open = 0;
+  #round = 0;
+  #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+
+  constructor(max = MAX_OPEN) {
+    this.#max = max;
+  }
+
+  /** How many are open. */
+  get size(): number {
+    return this.#open;
+  }
+
+  /** As {@link readOptional}. */
+  readonly read: ReadFile = (dir, file) => {
+    const known = this.#dirs.get(dir)?.get(file);
+    if (known === undefined) return this.#first(dir, file);
+    if (known.fd === ABSENT) return undefined;
+    known.round = this.#round;
+    try {
+      return this.#text(known.fd);
+    } catch (e) {
+      this.forget(dir);
+      // The cgroup that it was opened for has gone. Another one may have its name by now.
+      if (isGone(e) || errnoOf(e) === 'EOPNOTSUPP') return readOptional(dir, file);
+      throw wrap('read', `${dir}/${file}`, e);
+    }
+  };
+
+  /**
+   * Closes the files of all other directories and those that were not read for long, and looks anew for
+   * files that were absent. To be called every few seconds.
+   */
+  retain(dirs: ReadonlySet<string>): void {
+    this.#round++;
+    for (const [dir, files] of this.#dirs) {
+      if (!dirs.has(dir)) this.forget(dir);
+      for (const [file, { fd, round }] of files) {
+        if (fd !== ABSENT && this.#round - round <= IDLE_ROUNDS) continue;
+        files.delete(file);
+        this.#close(fd);
+      }
+    }
+  }
+
+  /** Closes the files of a directory. */
+  forget(dir: string): void {
+    const files = this.#dirs.get(dir);
+    if (files === undefined) return;
+    this.#dirs.delete(dir);
+    for (const { fd } of files.values()) this.#close(fd);
+    files.clear();
+  }
+
+  #close(fd: number): void {
+    if (fd === ABSENT) return;
+    closeSync(fd);
+    this.#open--;
+  }
+
+  #first(dir: string, file: string): string | undefined {
+    if (this.#open >= this.#max) return readOptional(dir, file);
+    const files = this.#dirs.get(dir);
+    const path = `${dir}/${file}`;
+    let fd: number;
+    try {
+      fd = openSync(path, 'r');
+    } catch (e) {
+      if (!isGone(e) && errnoOf(e) !== 'EOPNOTSUPP') throw wrap('open', path, e);
+      // Where nothing was ever found the whole cgroup may be yet to come.
+      files?.set(file, { fd: ABSENT, round: this.#round });
+      return undefined;
+    }
+    try {
+      const text = this.#text(fd);
+      const kept = { fd, round: this.#round };
+      if (files === undefined) this.#dirs.set(dir, new Map([[file, kept]]));
+      else files.set(file, kept);
+      this.#open++;
+      return text;
+    } catch (e) {
+      closeSync(fd);
+      if (isGone(e) || errnoOf(e) === 'EOPNOTSUPP') return undefined;
+      throw wrap('read', path, e);
+    }
+  }
+
+  #text(fd: number): string {
+    let length = 0;
+    for (;;) {
+      const got = readSync(fd, this.#buffer, length, this.#buffer.length - length, length);
+      length += got;
+      if (got === 0 || length < WHOLE_BYTES) return this.#buffer.toString('latin1', 0, length);
+      if (length === this.#buffer.length) {
+        this.#buffer = Buffer.concat([this.#buffer], length * 2);
+      }
+    }
+  }
+}
