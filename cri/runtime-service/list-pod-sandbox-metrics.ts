@@ -1,4 +1,4 @@
-import { collectMetrics } from '../../src/metrics/collect.ts';
+import { mapMetrics } from '../../src/metrics/collect.ts';
 import type { Services } from '../../src/services.ts';
 import { encodeMetricsResponse, encodePodMetrics } from '../mapping/metrics.ts';
 
@@ -8,6 +8,6 @@ export async function listPodSandboxMetrics(s: Services): Promise<Buffer> {
 }
 
 /** The metrics of each pod as bytes, of which the streamed form makes messages. */
-export async function encodedPodMetrics(s: Services): Promise<Buffer[]> {
-  return (await collectMetrics(s)).map(encodePodMetrics);
+export function encodedPodMetrics(s: Services): Promise<Buffer[]> {
+  return mapMetrics(s, encodePodMetrics);
 }

@@ -36,8 +36,13 @@ interface Scrape {
   readonly ownCgroup: (sandbox: SandboxRecord) => string | undefined;
 }
 
-/** Measures every ready pod with its running containers. What ends meanwhile is left out. */
-export async function collectMetrics(s: Services): Promise<PodMetrics[]> {
+/**
+ * Measures every ready pod with its running containers, one after the other. What ends meanwhile is left out.
+ *
+ * @param use what becomes of a pod's figures. Those of a hundred pods at once would be far more than the
+ * heap's nursery holds, and take the garbage collector longer than the kernel took for them
+ */
+export async function mapMetrics<R>(s: Services, use: (pod: PodMetrics) => R): Promise<Awaited<R>[]> {
   const deviceName = deviceNames();
   const scrape: Scrape = {
     deviceName,
@@ -53,11 +58,11 @@ export async function collectMetrics(s: Services): Promise<PodMetrics[]> {
     const containers = await Promise.all(
       (running.get(sandbox.id) ?? []).map((container) => containerSeries(s, scrape, sandbox, container)),
     );
-    return {
+    return use({
       sandboxId: sandbox.id,
       pod: podSeries(s, scrape, sandbox),
       containers: containers.filter((series) => series !== undefined),
-    };
+    });
   });
 }
 

@@ -1,4 +1,3 @@
-import { readdirSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { containerState } from '../container/record.ts';
 import { repairsDue } from '../repair.ts';
@@ -8,6 +7,7 @@ import type { SamplerCost } from '../stats/sampler.ts';
 import { BERTH_VERSION } from '../version.ts';
 import type { Line, MetricLines } from './exposition.ts';
 import { Counter, Histogram } from './instruments.ts';
+import { countDescriptors } from './open-files.ts';
 
 /** From what the kernel's page cache answers to what a registry on the other side of the world does; seconds. */
 const RPC_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
@@ -139,7 +139,7 @@ function ofProcess(): MetricLines[] {
   return [
     counter('process_cpu_seconds_total', 'CPU time that berthd used.', (user + system) / 1e6),
     gauge('process_resident_memory_bytes', "berthd's memory.", { value: rss }),
-    gauge('process_open_fds', "berthd's open files.", { value: readdirSync('/proc/self/fd').length }),
+    gauge('process_open_fds', "berthd's open files.", { value: Number(countDescriptors(process.pid)) }),
     gauge('process_start_time_seconds', 'Start of berthd, in seconds since 1970.', {
       value: performance.timeOrigin / 1000,
     }),

@@ -91,10 +91,10 @@ async function socketsOf(pids: readonly number[]): Promise<bigint | undefined> {
 }
 
 /**
- * Since kernel 6.2 the size of a process's fd directory is their number; before, it is 0. Synchronous as
+ * How many descriptors a process has. Since kernel 6.2 the size of a process's fd directory is their number; before, it is 0. Synchronous as
  * reading a cgroup is: the kernel answers from memory, and at once.
  */
-function countDescriptors(pid: number): bigint {
+export function countDescriptors(pid: number): bigint {
   const dir = `/proc/${pid}/fd`;
   const size = orIfGone(() => statSync(dir, { bigint: true }).size, 0n);
   return size > 0n ? size : BigInt(orIfGone(() => readdirSync(dir), []).length);

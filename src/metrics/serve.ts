@@ -1,8 +1,8 @@
 import type { Services } from '../services.ts';
 import type { SamplerCost } from '../stats/sampler.ts';
-import { collectMetrics } from './collect.ts';
+import { mapMetrics } from './collect.ts';
 import { expose } from './exposition.ts';
-import { podsText } from './pods-text.ts';
+import { PodsText } from './pods-text.ts';
 import { MetricsServer } from './server.ts';
 
 /**
@@ -15,7 +15,9 @@ export async function serveMetrics(s: Services, sampler: SamplerCost): Promise<M
   if (!enabled) return undefined;
   const read = async () => {
     const own = expose(await s.metrics.read(s, sampler));
-    return Buffer.concat([Buffer.from(own), podsText(await collectMetrics(s))]);
+    const pods = new PodsText();
+    await mapMetrics(s, (pod) => pods.add(pod));
+    return Buffer.concat([Buffer.from(own), ...pods.take()]);
   };
   return MetricsServer.listen(where, read, s.log);
 }

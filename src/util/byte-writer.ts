@@ -1,10 +1,15 @@
 /** Of the buffer at first. */
-const INITIAL_BYTES = 65_536;
+const INITIAL_BYTES = 16_384;
 
 /** Builds one long run of bytes out of many short ones, without garbage for each. */
 export class ByteWriter {
   #buffer = Buffer.alloc(0);
   #length = 0;
+
+  /** How many bytes have been written. */
+  get length(): number {
+    return this.#length;
+  }
 
   bytes(value: Uint8Array): this {
     this.#reserve(value.length);

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Series } from '../../../src/metrics/collect.ts';
 import { CONTENT_TYPE, expose } from '../../../src/metrics/exposition.ts';
 import { Counter, Histogram } from '../../../src/metrics/instruments.ts';
-import { podsText } from '../../../src/metrics/pods-text.ts';
+import { PodsText } from '../../../src/metrics/pods-text.ts';
 import { MetricsServer } from '../../../src/metrics/server.ts';
 
 const quiet = { info: vi.fn(), error: vi.fn() };
@@ -67,7 +67,9 @@ h_seconds_count{rpc="A"} 4
         deviceName: () => '',
       },
     });
-    const text = podsText([{ sandboxId: 's', pod: [series('a'), series('b')], containers: [] }]).toString();
+    const pods = new PodsText();
+    pods.add({ sandboxId: 's', pod: [series('a'), series('b')], containers: [] });
+    const text = Buffer.concat(pods.take()).toString();
     const lines = text.split('\n');
     expect(lines.filter((line) => line.startsWith('# TYPE'))).toHaveLength(9);
     const labels = (name: string) =>
