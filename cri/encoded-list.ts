@@ -1,5 +1,3 @@
-import type { ServiceDefinition } from '@grpc/grpc-js';
-
 /**
  * A list response whose items are encoded once each. Records are immutable and replaced when they change,
  * so a record's bytes are good for as long as the record is.
@@ -29,16 +27,4 @@ export class EncodedList<R extends object> {
     }
     return bytes;
   }
-}
-
-/** A service some of whose methods may answer bytes that are encoded already. */
-export function answeringBytes(definition: ServiceDefinition, names: readonly string[]): ServiceDefinition {
-  const changed = names.map((name) => {
-    const method = definition[name];
-    if (method === undefined) throw new Error(`the service has no ${name}`);
-    const responseSerialize = (response: unknown): Buffer =>
-      Buffer.isBuffer(response) ? response : method.responseSerialize(response);
-    return [name, { ...method, responseSerialize }] as const;
-  });
-  return { ...definition, ...Object.fromEntries(changed) };
 }

@@ -1,7 +1,6 @@
 import { chmod, mkdir, rm, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { CollectGarbageRequest__Output } from '../proto/gen/berth/v1/CollectGarbageRequest.ts';
 import type { ExportImagesRequest__Output } from '../proto/gen/berth/v1/ExportImagesRequest.ts';
 import type { ExportImagesResponse } from '../proto/gen/berth/v1/ExportImagesResponse.ts';
@@ -11,18 +10,16 @@ import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
 import { loadProtos } from '../proto/load.ts';
 import { BerthError, isErrno } from '../src/errors.ts';
 import type { Services } from '../src/services.ts';
-import { answeringBytes } from './encoded-list.ts';
+import { GrpcServer } from './grpc/server.ts';
 import { collectGarbageRpc } from './node-service/collect-garbage.ts';
 import { diskUsageRpc } from './node-service/disk-usage.ts';
 import { exportImagesRpc } from './node-service/export-images.ts';
 import { importImage } from './node-service/import-image.ts';
 import { info } from './node-service/info.ts';
 import { pullWithProgress } from './node-service/pull-image.ts';
-import { ENCODED_LISTS, imageService, runtimeService } from './services.ts';
+import { imageService, runtimeService } from './services.ts';
 import { type CallContext, clientStream, serverStream, unary } from './unary.ts';
 
-/** What the kubelet accepts and sends, bytes. */
-const MAX_MESSAGE = 16 * 1024 * 1024;
 /** How long a shutdown waits for calls in flight, milliseconds. */
 const DRAIN_MS = 10_000;
 
@@ -48,14 +45,8 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
     ready: recovered,
     observe: (name) => s.metrics.rpc(name),
   };
-  const server = new Server({
-    'grpc.max_receive_message_length': MAX_MESSAGE,
-    'grpc.max_send_message_length': MAX_MESSAGE,
-  });
-  server.addService(
-    answeringBytes(protos.runtimeService, ENCODED_LISTS),
-    runtimeService(s, context, protos.runtimeService),
-  );
+  const server = new GrpcServer();
+  server.addService(protos.runtimeService, runtimeService(s, context, protos.runtimeService));
   server.addService(protos.imageService, imageService(s, context, protos.imageService));
   server.addService(protos.node, {
     ImportImage: clientStream<ImportImageRequest__Output, unknown>(
@@ -79,31 +70,17 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
     ),
     Info: unary('Info', context, () => info(s), { early: true, quiet: true }),
   });
-  await bind(server, listen);
+  await server.listen(path);
   // The socket is made with the umask's mode; whoever may connect rules the node.
   await chmod(path, 0o660);
   let closing: Promise<void> | undefined;
   return { close: () => (closing ??= close(s, server, path)) };
 }
 
-function bind(server: Server, listen: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.bindAsync(listen, ServerCredentials.createInsecure(), (e, port) =>
-      e === null ? resolve(port) : reject(e),
-    );
-  });
-}
-
-async function close(s: Services, server: Server, path: string): Promise<void> {
+async function close(s: Services, server: GrpcServer, path: string): Promise<void> {
   // Calls that wait for events end only when their callers leave.
   s.events.close();
-  await new Promise<void>((resolve) => {
-    const force = setTimeout(() => server.forceShutdown(), DRAIN_MS);
-    server.tryShutdown(() => {
-      clearTimeout(force);
-      resolve();
-    });
-  });
+  await server.close(DRAIN_MS);
   await rm(path, { force: true });
 }
 

@@ -1,18 +1,11 @@
-import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { ContainerEventResponse } from '../proto/gen/runtime/v1/ContainerEventResponse.ts';
-import type { GetEventsRequest__Output } from '../proto/gen/runtime/v1/GetEventsRequest.ts';
-import type { ListContainersRequest__Output } from '../proto/gen/runtime/v1/ListContainersRequest.ts';
-import type { ListPodSandboxRequest__Output } from '../proto/gen/runtime/v1/ListPodSandboxRequest.ts';
-import type { StreamContainerStatsRequest__Output } from '../proto/gen/runtime/v1/StreamContainerStatsRequest.ts';
-import type { StreamContainersRequest__Output } from '../proto/gen/runtime/v1/StreamContainersRequest.ts';
-import type { StreamImagesRequest__Output } from '../proto/gen/runtime/v1/StreamImagesRequest.ts';
-import type { StreamPodSandboxesRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxesRequest.ts';
-import type { StreamPodSandboxMetricsRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxMetricsRequest.ts';
-import type { StreamPodSandboxStatsRequest__Output } from '../proto/gen/runtime/v1/StreamPodSandboxStatsRequest.ts';
+import type { ImageServiceDefinition } from '../proto/gen/runtime/v1/ImageService.ts';
+import type { RuntimeServiceDefinition } from '../proto/gen/runtime/v1/RuntimeService.ts';
+import type { Protos } from '../proto/load.ts';
 import type { ContainerRecord } from '../src/container/record.ts';
 import type { SandboxRecord } from '../src/sandbox/record.ts';
 import type { Services } from '../src/services.ts';
 import { EncodedList } from './encoded-list.ts';
+import type { Rpc } from './grpc/rpc.ts';
 import { imageFsInfo } from './image-service/image-fs-info.ts';
 import { imageStatus } from './image-service/image-status.ts';
 import { listImages } from './image-service/list-images.ts';
@@ -51,24 +44,38 @@ import { updateContainerResourcesRpc } from './runtime-service/update-container-
 import { updatePodSandboxResourcesRpc } from './runtime-service/update-pod-sandbox-resources.ts';
 import { updateRuntimeConfig } from './runtime-service/update-runtime-config.ts';
 import { version } from './runtime-service/version.ts';
-import {
-  type CallContext,
-  type CallOptions,
-  serverStream,
-  unary,
-  unimplemented,
-  unimplementedStream,
-} from './unary.ts';
+import { type CallContext, type CallOptions, serverStream, unary, unimplemented } from './unary.ts';
 
 /** A unary RPC's own part; the wrapper does the rest. */
-// biome-ignore lint/suspicious/noExplicitAny: each handler has its own message types; the table forgets them.
-type Handler = (s: Services, request: any, signal: AbortSignal) => Promise<unknown>;
+type Handler<I = never, O = unknown> = (s: Services, request: I, signal: AbortSignal) => Promise<O>;
+
+/** What a method takes and answers, by the generated types. */
+type Request<M> = M extends { requestDeserialize: (bytes: Buffer) => infer I } ? I : never;
+type Response<M> = M extends { responseSerialize: (message: infer O) => Buffer } ? O : never;
+/** The methods of a generated definition, without its index signature. */
+type NameOf<Definition> = keyof { [Name in keyof Definition as string extends Name ? never : Name]: true };
+
+/** Unary RPCs of a service; one that answers may answer the encoded bytes. */
+type Handlers<Definition> = {
+  readonly [Name in NameOf<Definition> & keyof Definition]?: readonly [
+    Handler<Request<Definition[Name]>, Response<Definition[Name]> | Buffer>,
+    CallOptions,
+  ];
+};
+
+/** RPCs of a service, wrapped. */
+type Rpcs<Definition> = {
+  readonly [Name in NameOf<Definition> & keyof Definition]?: Rpc<
+    Request<Definition[Name]>,
+    Response<Definition[Name]> | Buffer
+  >;
+};
 
 const early: CallOptions = { early: true, quiet: true };
 const quiet: CallOptions = { quiet: true };
 const change: CallOptions = {};
 
-const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> = {
+const runtimeHandlers: Handlers<RuntimeServiceDefinition> = {
   Version: [version, early],
   Status: [status, early],
   RuntimeConfig: [runtimeConfig, early],
@@ -97,7 +104,7 @@ const runtimeHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>>
   ListPodSandboxMetrics: [listPodSandboxMetrics, quiet],
 };
 
-const imageHandlers: Readonly<Record<string, readonly [Handler, CallOptions]>> = {
+const imageHandlers: Handlers<ImageServiceDefinition> = {
   ListImages: [listImages, quiet],
   ImageStatus: [imageStatus, quiet],
   PullImage: [pullImage, change],
@@ -131,33 +138,32 @@ async function sendChunks<T>(
   if (chunk.length > 0) await send(chunk);
 }
 
-/** The runtime service: the handlers above, the streamed lists, and UNIMPLEMENTED for all else. */
+/** The runtime service: the handlers above, the lists, and UNIMPLEMENTED for all else. */
 export function runtimeService(
   s: Services,
   context: CallContext,
-  definition: ServiceDefinition,
-): UntypedServiceImplementation {
+  definition: Protos['runtimeService'],
+): Readonly<Record<string, Rpc>> {
   const sandboxes = new EncodedList<SandboxRecord>((record) =>
-    serialize(definition, 'ListPodSandbox', { items: [toPodSandbox(record)] }),
+    definition.ListPodSandbox.responseSerialize({ items: [toPodSandbox(record)] }),
   );
   const containers = new EncodedList<ContainerRecord>((record) =>
-    serialize(definition, 'ListContainers', { containers: [toContainer(record)] }),
+    definition.ListContainers.responseSerialize({ containers: [toContainer(record)] }),
   );
-  return {
-    ...implement(definition, s, context, runtimeHandlers),
-    ListPodSandbox: unary<ListPodSandboxRequest__Output, Buffer>(
+  const lists: Rpcs<RuntimeServiceDefinition> = {
+    ListPodSandbox: unary(
       'ListPodSandbox',
       context,
       (request) => listPodSandbox(s, sandboxes, request),
       quiet,
     ),
-    ListContainers: unary<ListContainersRequest__Output, Buffer>(
+    ListContainers: unary(
       'ListContainers',
       context,
       (request) => listContainers(s, containers, request),
       quiet,
     ),
-    StreamPodSandboxes: serverStream<StreamPodSandboxesRequest__Output, unknown>(
+    StreamPodSandboxes: serverStream(
       'StreamPodSandboxes',
       context,
       async (request, send) =>
@@ -166,7 +172,7 @@ export function runtimeService(
         ),
       quiet,
     ),
-    StreamContainers: serverStream<StreamContainersRequest__Output, unknown>(
+    StreamContainers: serverStream(
       'StreamContainers',
       context,
       async (request, send) =>
@@ -175,14 +181,14 @@ export function runtimeService(
         ),
       quiet,
     ),
-    StreamContainerStats: serverStream<StreamContainerStatsRequest__Output, unknown>(
+    StreamContainerStats: serverStream(
       'StreamContainerStats',
       context,
       async (request, send) =>
         sendChunks(await collectStats(s, request.filter), (chunk) => send({ container_stats: chunk })),
       quiet,
     ),
-    StreamPodSandboxStats: serverStream<StreamPodSandboxStatsRequest__Output, unknown>(
+    StreamPodSandboxStats: serverStream(
       'StreamPodSandboxStats',
       context,
       async (request, send) =>
@@ -191,7 +197,7 @@ export function runtimeService(
         ),
       quiet,
     ),
-    StreamPodSandboxMetrics: serverStream<StreamPodSandboxMetricsRequest__Output, Buffer>(
+    StreamPodSandboxMetrics: serverStream(
       'StreamPodSandboxMetrics',
       context,
       async (_request, send) =>
@@ -202,42 +208,24 @@ export function runtimeService(
         ),
       quiet,
     ),
-    GetContainerEvents: serverStream<GetEventsRequest__Output, ContainerEventResponse>(
+    GetContainerEvents: serverStream(
       'GetContainerEvents',
       context,
       (request, send, signal) => getContainerEvents(s, request, send, signal),
       { quiet: true, endless: true },
     ),
   };
-}
-
-/** Methods of the runtime service that answer bytes. */
-export const ENCODED_LISTS = [
-  'ListPodSandbox',
-  'ListContainers',
-  'ListPodSandboxMetrics',
-  'StreamPodSandboxMetrics',
-] as const;
-
-function serialize(
-  definition: ServiceDefinition,
-  name: (typeof ENCODED_LISTS)[number],
-  response: object,
-): Buffer {
-  const method = definition[name];
-  if (method === undefined) throw new Error(`the service has no ${name}`);
-  return method.responseSerialize(response);
+  return { ...implement(definition, s, context, runtimeHandlers), ...lists };
 }
 
 /** The image service. */
 export function imageService(
   s: Services,
   context: CallContext,
-  definition: ServiceDefinition,
-): UntypedServiceImplementation {
-  return {
-    ...implement(definition, s, context, imageHandlers),
-    StreamImages: serverStream<StreamImagesRequest__Output, unknown>(
+  definition: Protos['imageService'],
+): Readonly<Record<string, Rpc>> {
+  const lists: Rpcs<ImageServiceDefinition> = {
+    StreamImages: serverStream(
       'StreamImages',
       context,
       async (request, send) =>
@@ -245,23 +233,21 @@ export function imageService(
       quiet,
     ),
   };
+  return { ...implement(definition, s, context, imageHandlers), ...lists };
 }
 
+/** Wraps the handlers; what has none is UNIMPLEMENTED. */
 function implement(
-  definition: ServiceDefinition,
+  definition: Readonly<Record<string, unknown>>,
   s: Services,
   context: CallContext,
   handlers: Readonly<Record<string, readonly [Handler, CallOptions]>>,
-): UntypedServiceImplementation {
-  const all: UntypedServiceImplementation = {};
-  for (const [name, { responseStream }] of Object.entries(definition)) {
+): Record<string, Rpc> {
+  const rpcs = Object.keys(definition).map((name): [string, Rpc] => {
     const known = handlers[name];
-    if (known !== undefined) {
-      const [handler, options] = known;
-      all[name] = unary(name, context, (request, signal) => handler(s, request, signal), options);
-    } else {
-      all[name] = responseStream ? unimplementedStream(name) : unimplemented(name);
-    }
-  }
-  return all;
+    if (known === undefined) return [name, unimplemented(name)];
+    const [handler, options] = known;
+    return [name, unary(name, context, (request: never, signal) => handler(s, request, signal), options)];
+  });
+  return Object.fromEntries(rpcs);
 }

@@ -1,14 +1,8 @@
-import {
-  type handleClientStreamingCall,
-  type handleServerStreamingCall,
-  type handleUnaryCall,
-  Metadata,
-  type ServerWritableStream,
-  status,
-} from '@grpc/grpc-js';
 import { BerthError, kindOf, messageOf } from '../src/errors.ts';
 import type { Logger } from '../src/log.ts';
 import { orAborted } from '../src/util/abort.ts';
+import { Code, codeName } from './grpc/codes.ts';
+import type { Rpc } from './grpc/rpc.ts';
 import { toStatus } from './status.ts';
 
 /** What every handler call is wrapped with. */
@@ -29,48 +23,41 @@ export interface CallOptions {
   endless?: boolean;
 }
 
-interface Call {
-  cancelled: boolean;
-  getDeadline(): Date | number;
-  on(event: 'cancelled', listener: () => void): unknown;
-}
-
 /**
- * Wraps a unary handler. grpc-js does not await handlers: without this, a rejection would end the process.
- * The caller's deadline and cancel become the signal that the handler gets; the caller is answered as soon
- * as the signal fires, while work that must not stop half-way goes on.
+ * Wraps a unary handler. The signal that it gets fires with the caller's cancel and deadline; the caller is
+ * answered as soon as it does, while work that must not stop half-way goes on.
  */
 export function unary<I, O>(
   name: string,
   context: CallContext,
   handler: (request: I, signal: AbortSignal) => Promise<O> | O,
   options: CallOptions = {},
-): handleUnaryCall<I, O> {
-  return (call, callback) => {
-    void answer(name, context, call, options, async (signal) => handler(call.request, signal)).then(
-      (response) => callback(null, response),
-      (e: unknown) => callback(toStatus(e)),
+): Rpc<I, O> {
+  return async (call) => {
+    const answer = await answered(name, context, call.signal, options, async (signal) =>
+      handler(await call.request(), signal),
     );
+    await call.send(answer);
   };
 }
 
-/** Wraps a handler that sends many messages; `send` resolves when the client has taken it. */
+/** Wraps a handler that sends many messages; `send` resolves when the message is on its way to the client. */
 export function serverStream<I, O>(
   name: string,
   context: CallContext,
   handler: (request: I, send: (message: O) => Promise<void>, signal: AbortSignal) => Promise<void>,
   options: CallOptions = {},
-): handleServerStreamingCall<I, O> {
-  return (call) => {
-    void answer(name, context, call, options, (signal) => {
-      const work = handler(call.request, (message) => write(call, message, signal), signal);
-      if (options.endless === true) call.sendMetadata(new Metadata());
-      return work;
-    }).then(
-      () => call.end(),
-      (e: unknown) => fail(call, e),
-    );
-  };
+): Rpc<I, O> {
+  return (call) =>
+    answered(name, context, call.signal, options, async (signal) => {
+      const send = async (message: O) => {
+        signal.throwIfAborted();
+        await orAborted(call.send(message), signal);
+      };
+      const work = handler(await call.request(), send, signal);
+      if (options.endless === true) call.sendHeaders();
+      await work;
+    });
 }
 
 /** Wraps a handler that reads a stream of messages and answers once. */
@@ -78,82 +65,42 @@ export function clientStream<I, O>(
   name: string,
   context: CallContext,
   handler: (requests: AsyncIterable<I>, signal: AbortSignal) => Promise<O>,
-): handleClientStreamingCall<I, O> {
-  return (call, callback) => {
-    void answer(name, context, call, {}, (signal) => handler(call, signal)).then(
-      (response) => callback(null, response),
-      (e: unknown) => callback(toStatus(e)),
-    );
+): Rpc<I, O> {
+  return async (call) => {
+    const work = (signal: AbortSignal) => handler(call.requests(), signal);
+    await call.send(await answered(name, context, call.signal, {}, work));
   };
 }
 
 /** Answers UNIMPLEMENTED by name; the kubelet falls back on that code alone. */
-export function unimplemented(name: string): handleUnaryCall<unknown, never> {
-  return (_call, callback) => {
-    callback(toStatus(new BerthError('unimplemented', `${name} is not implemented by berth yet`)));
+export function unimplemented(name: string): Rpc {
+  return async () => {
+    throw new BerthError('unimplemented', `${name} is not implemented by berth yet`);
   };
 }
 
-/** The same for an RPC that streams its answer. */
-export function unimplementedStream(name: string): handleServerStreamingCall<unknown, never> {
-  return (call) => {
-    fail(call, new BerthError('unimplemented', `${name} is not implemented by berth yet`));
-  };
-}
-
-/** The event, since grpc-js sends no status for a stream that is destroyed: the client would wait for ever. */
-function fail(call: ServerWritableStream<unknown, unknown>, e: unknown): void {
-  call.emit('error', Object.assign(new Error(messageOf(e)), toStatus(e)));
-}
-
-async function answer<O>(
+async function answered<O>(
   name: string,
   { log, ready, observe }: CallContext,
-  call: Call,
+  signal: AbortSignal,
   options: CallOptions,
   work: (signal: AbortSignal) => Promise<O>,
 ): Promise<O> {
   const began = performance.now();
   const observed = options.endless === true ? undefined : observe?.(name);
-  const { signal, done } = callSignal(call);
   const tookMs = () => Math.round((performance.now() - began) * 10) / 10;
   try {
     if (options.early !== true) await orAborted(ready, signal);
     const response = await orAborted(work(signal), signal);
-    observed?.(status[status.OK]);
+    observed?.(codeName(Code.OK));
     log[options.quiet === true ? 'debug' : 'info']({ rpc: name, tookMs: tookMs() }, 'answered');
     return response;
   } catch (e: unknown) {
-    observed?.(status[toStatus(e).code]);
+    observed?.(codeName(toStatus(e).code));
     log[options.quiet === true ? 'debug' : 'warn'](
       { rpc: name, tookMs: tookMs(), kind: kindOf(e), reason: messageOf(e) },
       'refused or failed',
     );
     throw e;
-  } finally {
-    done();
   }
-}
-
-/** A signal of the caller's cancel (an event only) and deadline. */
-function callSignal(call: Call): { signal: AbortSignal; done: () => void } {
-  const abort = new AbortController();
-  call.on('cancelled', () => abort.abort(new BerthError('cancelled', 'the caller has gone')));
-  const deadline = Number(call.getDeadline());
-  const left = deadline - Date.now();
-  const timer =
-    Number.isFinite(left) && left < 2 ** 31
-      ? setTimeout(() => abort.abort(new BerthError('deadline', "the caller's deadline has passed")), left)
-      : undefined;
-  return { signal: abort.signal, done: () => clearTimeout(timer) };
-}
-
-async function write<O>(
-  call: ServerWritableStream<unknown, O>,
-  message: O,
-  signal: AbortSignal,
-): Promise<void> {
-  signal.throwIfAborted();
-  if (call.write(message)) return;
-  await orAborted(new Promise<void>((resolve) => call.once('drain', resolve)), signal);
 }

@@ -1,8 +1,8 @@
 import { describe, expect, it, vi } from 'vitest';
-import { answeringBytes, EncodedList } from '../../../cri/encoded-list.ts';
+import { EncodedList } from '../../../cri/encoded-list.ts';
 import { loadProtos } from '../../../proto/load.ts';
 
-const { ListContainers, Version } = loadProtos().runtimeService;
+const { ListContainers } = loadProtos().runtimeService;
 const item = (id: string) => ({
   id,
   labels: { app: 'web', 'with.dots/and': '' },
@@ -27,13 +27,4 @@ describe('an encoded list', () => {
     list.of([{ ...record }]);
     expect(one).toHaveBeenCalledTimes(2);
   });
-});
-
-it('a service answers bytes as they are, and messages as ever, where that was asked for', () => {
-  const service = answeringBytes({ ListContainers, Version }, ['ListContainers']);
-  const bytes = encode([item('a')]);
-  expect(service.ListContainers?.responseSerialize(bytes)).toBe(bytes);
-  expect(service.ListContainers?.responseSerialize({ containers: [item('a')] })).toEqual(bytes);
-  expect(service.Version).toBe(Version);
-  expect(() => answeringBytes({ Version }, ['ListContainers'])).toThrow('ListContainers');
 });

@@ -1,27 +1,27 @@
-import { status } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
+import { Code } from '../../../cri/grpc/codes.ts';
 import { requireId } from '../../../cri/ids.ts';
 import { toStatus } from '../../../cri/status.ts';
 import { BerthError, during, type ErrorKind } from '../../../src/errors.ts';
 
 /** As a Record, so that a new kind does not compile without its code. */
-const CODES: Record<ErrorKind, status> = {
-  invalid: status.INVALID_ARGUMENT,
-  notFound: status.NOT_FOUND,
-  alreadyExists: status.ALREADY_EXISTS,
-  precondition: status.FAILED_PRECONDITION,
-  unavailable: status.UNAVAILABLE,
-  registryUnavailable: status.UNKNOWN,
-  deadline: status.DEADLINE_EXCEEDED,
-  cancelled: status.CANCELLED,
-  unimplemented: status.UNIMPLEMENTED,
-  exhausted: status.RESOURCE_EXHAUSTED,
-  permission: status.PERMISSION_DENIED,
-  internal: status.INTERNAL,
+const CODES: Record<ErrorKind, Code> = {
+  invalid: Code.INVALID_ARGUMENT,
+  notFound: Code.NOT_FOUND,
+  alreadyExists: Code.ALREADY_EXISTS,
+  precondition: Code.FAILED_PRECONDITION,
+  unavailable: Code.UNAVAILABLE,
+  registryUnavailable: Code.UNKNOWN,
+  deadline: Code.DEADLINE_EXCEEDED,
+  cancelled: Code.CANCELLED,
+  unimplemented: Code.UNIMPLEMENTED,
+  exhausted: Code.RESOURCE_EXHAUSTED,
+  permission: Code.PERMISSION_DENIED,
+  internal: Code.INTERNAL,
 };
 
 describe('toStatus', () => {
-  it.each(Object.entries(CODES) as [ErrorKind, status][])(
+  it.each(Object.entries(CODES) as [ErrorKind, Code][])(
     'maps %s, also after steps, to code %i',
     (kind, code) => {
       const e = new BerthError(kind, 'what and why');
@@ -33,14 +33,14 @@ describe('toStatus', () => {
     },
   );
 
-  it.each<[string, unknown, status, string]>([
-    ['an abort', new DOMException('aborted', 'AbortError'), status.CANCELLED, 'aborted'],
-    ['a timeout', new DOMException('too late', 'TimeoutError'), status.DEADLINE_EXCEEDED, 'too late'],
-    ['any other error', new TypeError('x is not a function'), status.INTERNAL, 'x is not a function'],
+  it.each<[string, unknown, Code, string]>([
+    ['an abort', new DOMException('aborted', 'AbortError'), Code.CANCELLED, 'aborted'],
+    ['a timeout', new DOMException('too late', 'TimeoutError'), Code.DEADLINE_EXCEEDED, 'too late'],
+    ['any other error', new TypeError('x is not a function'), Code.INTERNAL, 'x is not a function'],
     // An own `code` is an errno's, not gRPC's.
-    ['a system error', Object.assign(new Error('no'), { code: 'ENOENT' }), status.INTERNAL, 'no'],
-    ['what is no error', 'text', status.INTERNAL, 'text'],
-    ['nothing', undefined, status.INTERNAL, 'undefined'],
+    ['a system error', Object.assign(new Error('no'), { code: 'ENOENT' }), Code.INTERNAL, 'no'],
+    ['what is no error', 'text', Code.INTERNAL, 'text'],
+    ['nothing', undefined, Code.INTERNAL, 'undefined'],
   ])('maps %s', (_name, thrown, code, details) => {
     expect(toStatus(thrown)).toEqual({ code, details });
   });

@@ -1,55 +1,9 @@
-import { EventEmitter } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
-import {
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type sendUnaryData,
-  status,
-} from '@grpc/grpc-js';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import {
-  type CallOptions,
-  clientStream,
-  serverStream,
-  unary,
-  unimplemented,
-  unimplementedStream,
-} from '../../../cri/unary.ts';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { type CallOptions, clientStream, serverStream, unary, unimplemented } from '../../../cri/unary.ts';
 import { BerthError, invalid } from '../../../src/errors.ts';
 import type { Logger } from '../../../src/log.ts';
-
-/** What grpc-js gives a handler, with a deadline and the event of a caller who left. */
-class Call extends EventEmitter {
-  readonly request: unknown;
-  readonly written: unknown[] = [];
-  cancelled = false;
-  /** Whether write() says that the client keeps up. */
-  keepsUp = true;
-  ended = false;
-  error: unknown;
-  readonly #deadline: Date | number;
-
-  constructor(request: unknown, deadline: Date | number = Number.POSITIVE_INFINITY) {
-    super();
-    this.request = request;
-    this.#deadline = deadline;
-    // grpc-js turns this event into the stream's status.
-    this.on('error', (e: unknown) => {
-      this.error = e;
-    });
-  }
-  getDeadline() {
-    return this.#deadline;
-  }
-  write(message: unknown): boolean {
-    this.written.push(message);
-    return this.keepsUp;
-  }
-  end() {
-    this.ended = true;
-  }
-}
+import { FakeCall } from './call.ts';
 
 /** A logger that keeps level, fields and message of each line. */
 function recorder() {
@@ -66,34 +20,29 @@ const ready = Promise.resolve();
 beforeEach(() => {
   lines.length = 0;
 });
-afterEach(() => {
-  vi.useRealTimers();
-});
 
-/** Calls a wrapped handler. @returns a promise of the error or answer that the caller gets */
-function ask<O>(
+/** Calls a wrapped handler. @returns a promise of what the caller gets */
+async function ask<O>(
   handler: (request: string, signal: AbortSignal) => Promise<O> | O,
   {
-    call = new Call('r'),
+    call = new FakeCall('r'),
     options = {},
     until = ready,
-  }: { call?: Call; options?: CallOptions; until?: Promise<void> } = {},
-): Promise<{ error: unknown; response: unknown }> {
-  return new Promise((resolve) => {
-    const callback: sendUnaryData<O> = (error, response) => resolve({ error, response });
-    unary(
-      'Some',
-      { log, ready: until },
-      handler,
-      options,
-    )(call as unknown as ServerUnaryCall<string, O>, callback);
-  });
+  }: { call?: FakeCall; options?: CallOptions; until?: Promise<void> } = {},
+): Promise<{ error?: unknown; sent: unknown[] }> {
+  const rpc = unary('Some', { log, ready: until }, handler as (request: unknown) => O, options);
+  try {
+    await rpc(call);
+    return { sent: call.sent };
+  } catch (error: unknown) {
+    return { error, sent: call.sent };
+  }
 }
 
 describe('unary', () => {
   it('answers with what the handler returns or resolves to', async () => {
-    expect(await ask((request) => `${request}!`)).toEqual({ error: null, response: 'r!' });
-    expect(await ask(async (request) => `${request}?`)).toEqual({ error: null, response: 'r?' });
+    expect(await ask((request) => `${request}!`)).toEqual({ sent: ['r!'] });
+    expect(await ask(async (request) => `${request}?`)).toEqual({ sent: ['r?'] });
   });
 
   it.each<[string, () => Promise<never>]>([
@@ -104,69 +53,42 @@ describe('unary', () => {
         throw invalid('config', 'is required');
       },
     ],
-  ])('answers with the kind’s code when the handler %s', async (_how, handler) => {
-    const { error, response } = await ask(handler);
-    expect(error).toEqual({ code: status.INVALID_ARGUMENT, details: 'config: is required' });
-    expect(response).toBeUndefined();
+  ])('fails with the handler’s error when it %s', async (_how, handler) => {
+    const { error, sent } = await ask(handler);
+    expect(error).toMatchObject({ kind: 'invalid', message: 'config: is required' });
+    expect(sent).toEqual([]);
   });
 
   it('answers at the deadline, tells the handler, and lets its work go on', async () => {
     const work = Promise.withResolvers<string>();
+    const call = new FakeCall('r');
     let seen: AbortSignal | undefined;
-    const { error } = await ask(
+    const answer = ask(
       (_request, signal) => {
         seen = signal;
+        call.pass();
         return work.promise;
       },
-      { call: new Call('r', new Date(Date.now() + 20)) },
+      { call },
     );
-    expect(error).toEqual({ code: status.DEADLINE_EXCEEDED, details: "the caller's deadline has passed" });
+    expect((await answer).error).toMatchObject({ kind: 'deadline' });
     expect(seen?.aborted).toBe(true);
-    expect(seen?.reason).toMatchObject({ kind: 'deadline' });
     // Must not become an unhandled rejection, which would end the daemon.
     work.reject(new Error('late'));
     await setImmediate();
   });
 
   it('answers when the caller leaves, and tells the handler', async () => {
-    const call = new Call('r');
+    const call = new FakeCall('r');
     const answer = ask(
       (_request, signal) =>
         new Promise((_, reject) => {
           signal.addEventListener('abort', () => reject(signal.reason));
-          call.emit('cancelled');
+          call.cancel();
         }),
       { call },
     );
-    expect((await answer).error).toEqual({ code: status.CANCELLED, details: 'the caller has gone' });
-  });
-
-  it.each([
-    ['none', Number.POSITIVE_INFINITY],
-    // Node would fire such a timer after a millisecond.
-    ['one of a month', new Date(Date.now() + 31 * 86_400_000)],
-  ])('sets no timer for a deadline of %s', async (_name, deadline) => {
-    vi.useFakeTimers();
-    let signal: AbortSignal | undefined;
-    const work = Promise.withResolvers<string>();
-    const answer = ask(
-      (_r, s) => {
-        signal = s;
-        return work.promise;
-      },
-      { call: new Call('r', deadline) },
-    );
-    await vi.advanceTimersByTimeAsync(1_000);
-    expect(vi.getTimerCount()).toBe(0);
-    expect(signal?.aborted).toBe(false);
-    work.resolve('done');
-    expect((await answer).response).toBe('done');
-  });
-
-  it('leaves no timer behind', async () => {
-    vi.useFakeTimers();
-    await ask(() => 'x', { call: new Call('r', new Date(Date.now() + 60_000)) });
-    expect(vi.getTimerCount()).toBe(0);
+    expect((await answer).error).toMatchObject({ kind: 'cancelled' });
   });
 
   it('waits for recovery, but early calls do not', async () => {
@@ -184,10 +106,10 @@ describe('unary', () => {
   it('does not begin a call whose caller left while it waited for recovery', async () => {
     const recovered = Promise.withResolvers<void>();
     const handler = vi.fn(() => 'x');
-    const call = new Call('r');
+    const call = new FakeCall('r');
     const answer = ask(handler, { call, until: recovered.promise });
-    call.emit('cancelled');
-    expect((await answer).error).toMatchObject({ code: status.CANCELLED });
+    call.cancel();
+    expect((await answer).error).toMatchObject({ kind: 'cancelled' });
     recovered.resolve();
     await setImmediate();
     expect(handler).not.toHaveBeenCalled();
@@ -218,93 +140,99 @@ describe('unary', () => {
     ]);
   });
 
-  it('says by name what is not implemented', () => {
-    const callback = vi.fn();
-    unimplemented('PodSandboxStats')({} as ServerUnaryCall<unknown, never>, callback);
-    expect(callback).toHaveBeenCalledExactlyOnceWith({
-      code: status.UNIMPLEMENTED,
-      details: 'PodSandboxStats is not implemented by berth yet',
+  it('says by name what is not implemented', async () => {
+    await expect(unimplemented('CheckpointContainer')(new FakeCall() as never)).rejects.toMatchObject({
+      kind: 'unimplemented',
+      message: 'CheckpointContainer is not implemented by berth yet',
     });
-    const call = new Call('r');
-    unimplementedStream('GetEvents')(call as unknown as ServerWritableStream<unknown, never>);
-    expect(call.error).toMatchObject({ code: status.UNIMPLEMENTED });
   });
 });
 
 describe('serverStream', () => {
   const open = (
-    call: Call,
+    call: FakeCall,
     handler: (request: unknown, send: (m: unknown) => Promise<void>, signal: AbortSignal) => Promise<void>,
-  ) =>
-    serverStream('Some', { log, ready }, handler)(call as unknown as ServerWritableStream<unknown, unknown>);
+    options: CallOptions = {},
+  ) => serverStream('Some', { log, ready }, handler, options)(call);
 
   it('sends in order and ends', async () => {
-    const call = new Call('r');
-    open(call, async (request, send) => {
+    const call = new FakeCall('r');
+    await open(call, async (request, send) => {
       await send(`${request}1`);
       await send(`${request}2`);
     });
-    await vi.waitFor(() => expect(call.ended).toBe(true));
-    expect(call.written).toEqual(['r1', 'r2']);
-    expect(call.error).toBeUndefined();
+    expect(call.sent).toEqual(['r1', 'r2']);
+    expect(call.hasHeaders).toBe(false);
   });
 
   it('waits for a client that does not keep up', async () => {
-    const call = new Call('r');
-    call.keepsUp = false;
-    open(call, async (_request, send) => {
+    const call = new FakeCall('r');
+    const pace = Promise.withResolvers<void>();
+    call.pace = pace.promise;
+    const end = open(call, async (_request, send) => {
       await send(1);
       await send(2);
     });
     await setImmediate();
-    expect(call.written).toEqual([1]);
-    call.emit('drain');
-    await vi.waitFor(() => expect(call.written).toEqual([1, 2]));
-    expect(call.ended).toBe(false);
+    expect(call.sent).toEqual([1]);
+    pace.resolve();
+    await end;
+    expect(call.sent).toEqual([1, 2]);
   });
 
-  it('ends with the kind’s code, which a client that left gets out of a waiting send', async () => {
-    const call = new Call('r');
-    call.keepsUp = false;
-    open(call, async (_request, send) => send(1));
+  it('ends with the reason that a client who left gets out of a waiting send', async () => {
+    const call = new FakeCall('r');
+    call.pace = new Promise(() => {});
+    const end = open(call, async (_request, send) => send(1));
     await setImmediate();
-    call.emit('cancelled');
-    await vi.waitFor(() => expect(call.error).toMatchObject({ code: status.CANCELLED }));
-    expect(call.ended).toBe(false);
+    call.cancel();
+    await expect(end).rejects.toMatchObject({ kind: 'cancelled' });
   });
 
   it('sends nothing to a client that left', async () => {
-    const call = new Call('r');
+    const call = new FakeCall('r');
     let sent: Promise<void> | undefined;
-    open(call, async (_request, send, signal) => {
+    const end = open(call, async (_request, send, signal) => {
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
       sent = send(1);
       await sent;
     });
     await setImmediate();
-    call.emit('cancelled');
+    call.cancel();
+    await expect(end).rejects.toMatchObject({ kind: 'cancelled' });
     await vi.waitFor(() => expect(sent).toBeDefined());
     await expect(sent).rejects.toMatchObject({ kind: 'cancelled' });
-    expect(call.written).toEqual([]);
+    expect(call.sent).toEqual([]);
+  });
+
+  it('tells at once that an endless one has begun, after the handler has', async () => {
+    const call = new FakeCall('r');
+    const order: boolean[] = [];
+    const work = Promise.withResolvers<void>();
+    const end = open(
+      call,
+      () => {
+        order.push(call.hasHeaders);
+        return work.promise;
+      },
+      { endless: true },
+    );
+    await setImmediate();
+    expect([...order, call.hasHeaders]).toEqual([false, true]);
+    work.resolve();
+    await end;
   });
 });
 
 describe('clientStream', () => {
   it('hands the messages over and answers once', async () => {
-    const call = Object.assign(new Call('r'), {
-      async *[Symbol.asyncIterator]() {
-        yield* [1, 2, 3];
-      },
+    const call = new FakeCall(1, 2, 3);
+    const rpc = clientStream('Some', { log, ready }, async (requests: AsyncIterable<unknown>) => {
+      let sum = 0;
+      for await (const n of requests) sum += Number(n);
+      return sum;
     });
-    const answer = new Promise((resolve) => {
-      clientStream<number, number>('Some', { log, ready }, async (requests) => {
-        let sum = 0;
-        for await (const n of requests) sum += n;
-        return sum;
-      })(call as unknown as ServerReadableStream<number, number>, (error, response) =>
-        resolve({ error, response }),
-      );
-    });
-    expect(await answer).toEqual({ error: null, response: 6 });
+    await rpc(call);
+    expect(call.sent).toEqual([6]);
   });
 });

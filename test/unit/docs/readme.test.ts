@@ -1,12 +1,13 @@
-import type { UntypedServiceImplementation } from '@grpc/grpc-js';
-import { status } from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { describe, expect, it } from 'vitest';
+import type { Rpc } from '../../../cri/grpc/rpc.ts';
 import { imageService, runtimeService } from '../../../cri/services.ts';
 import type { CallContext } from '../../../cri/unary.ts';
 import { loadProtos } from '../../../proto/load.ts';
+import { kindOf } from '../../../src/errors.ts';
 import type { Services } from '../../../src/services.ts';
 import { readDocument, tableRows } from '../../support/documents.ts';
+import { FakeCall } from '../cri/call.ts';
 
 const { text } = await readDocument('README.md');
 
@@ -24,35 +25,24 @@ const names = [...Object.keys(protos.runtimeService), ...Object.keys(protos.imag
  * Whether a call answers UNIMPLEMENTED at once. Others wait for the recovery, which never ends here, or fail
  * for want of services, which are none.
  */
-async function isUnimplemented(implementation: UntypedServiceImplementation, name: string): Promise<boolean> {
-  const codes: unknown[] = [];
-  const note = (e: unknown): void => {
-    if (typeof e === 'object' && e !== null && 'code' in e) codes.push(e.code);
-  };
-  const call = {
-    request: {},
-    cancelled: false,
-    getDeadline: () => Number.POSITIVE_INFINITY,
-    on: () => undefined,
-    end: () => undefined,
-    write: () => true,
-    emit: (_event: string, e: unknown) => note(e),
-  };
-  const handler = implementation[name] as unknown as (call: object, callback: typeof note) => void;
-  handler(call, note);
+async function isUnimplemented(rpc: Rpc | undefined): Promise<boolean> {
+  let kind = '';
+  void rpc?.(new FakeCall({}) as never).catch((e: unknown) => {
+    kind = kindOf(e);
+  });
   await new Promise((resolve) => setImmediate(resolve));
-  return codes.includes(status.UNIMPLEMENTED);
+  return kind === 'unimplemented';
 }
 
 async function reality(): Promise<Map<string, string>> {
   const context: CallContext = { log: pino({ enabled: false }), ready: new Promise(() => {}) };
   const none = {} as Services;
-  const all: UntypedServiceImplementation = {
+  const all: Record<string, Rpc> = {
     ...runtimeService(none, context, protos.runtimeService),
     ...imageService(none, context, protos.imageService),
   };
   const found = new Map<string, string>();
-  for (const name of names) found.set(name, (await isUnimplemented(all, name)) ? 'UNIMPLEMENTED' : 'works');
+  for (const name of names) found.set(name, (await isUnimplemented(all[name])) ? 'UNIMPLEMENTED' : 'works');
   return found;
 }
 

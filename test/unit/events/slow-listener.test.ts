@@ -4,8 +4,9 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Server, ServerCredentials, status } from '@grpc/grpc-js';
 import { afterEach, expect, it } from 'vitest';
+import { Code } from '../../../cri/grpc/codes.ts';
+import { GrpcServer } from '../../../cri/grpc/server.ts';
 import { runtimeService } from '../../../cri/services.ts';
 import { loadProtos } from '../../../proto/load.ts';
 import { Events } from '../../../src/events/events.ts';
@@ -27,15 +28,13 @@ it('a listener that reads nothing is ended with RESOURCE_EXHAUSTED after what gR
   undo.push(fake.close, () => rmSync(dir, { recursive: true }));
   const events = new Events(fake.s.sandboxes, fake.s.containers, MAX_BEHIND);
   const { runtimeService: definition } = loadProtos();
-  const server = new Server();
+  const server = new GrpcServer();
   const log = { debug: () => {} } as unknown as Logger;
   const services = { events } as Services;
   server.addService(definition, runtimeService(services, { log, ready: Promise.resolve() }, definition));
   const socket = path.join(dir, 'sock');
-  await new Promise((resolve) =>
-    server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), resolve),
-  );
-  undo.push(() => server.forceShutdown());
+  await server.listen(socket);
+  undo.push(() => void server.close(0));
   const session = http2.connect('http://localhost', { createConnection: () => net.connect(socket) });
   undo.push(() => session.destroy());
   // Not with grpc-js' client, which takes in whatever comes, wanted or not.
@@ -70,7 +69,7 @@ it('a listener that reads nothing is ended with RESOURCE_EXHAUSTED after what gR
   expect([events.cutOff, events.subscribers]).toEqual([1, 1]);
   let read = 0;
   slow.call.on('data', (bytes: Buffer) => (read += bytes.length));
-  expect(await slow.code).toBe(status.RESOURCE_EXHAUSTED);
+  expect(await slow.code).toBe(Code.RESOURCE_EXHAUSTED);
   // What was on its way still comes; what waited does not, or the gap after it would look like none.
   expect(read).toBeGreaterThan(0);
   expect(read).toBeLessThan((told - MAX_BEHIND + 1) * (big + 1000));
