@@ -61,15 +61,7 @@ export class ConsoleSocket {
   /** @throws SyscallError; RangeError for a path that is too long */
   constructor(poller: Poller, path: string) {
     this.#poller = poller;
-    this.#fd = check('socket', cSocket(AF_UNIX, SOCK_STREAM | CLOEXEC | NONBLOCK, 0));
-    try {
-      const address = unixAddress(path);
-      check('bind', cBind(this.#fd, address, address.length), path);
-      check('listen', cListen(this.#fd, 1), path);
-    } catch (e: unknown) {
-      closeSync(this.#fd);
-      throw e;
-    }
+    this.#fd = listenStream(path, NONBLOCK);
   }
 
   /**
@@ -96,6 +88,30 @@ export class ConsoleSocket {
     this.#closed = true;
     this.#poller.remove(this.#fd);
     closeSync(this.#fd);
+  }
+}
+
+/**
+ * A listening stream socket, blocking, for a child that accepts on a descriptor that it is given: whoever
+ * connects before the child is ready waits, and nobody has to ask whether the file is there yet.
+ *
+ * @param path at most 107 bytes; the file is for the caller to remove
+ * @throws SyscallError EADDRINUSE; RangeError for a path that is too long
+ */
+export function listenForChild(path: string): number {
+  return listenStream(path, 0);
+}
+
+function listenStream(path: string, flags: number): number {
+  const fd = check('socket', cSocket(AF_UNIX, SOCK_STREAM | CLOEXEC | flags, 0));
+  try {
+    const address = unixAddress(path);
+    check('bind', cBind(fd, address, address.length), path);
+    check('listen', cListen(fd, 1), path);
+    return fd;
+  } catch (e: unknown) {
+    closeSync(fd);
+    throw e;
   }
 }
 
