@@ -11,6 +11,7 @@ const codes: Readonly<Record<ErrorKind, Code>> = {
   // Only of UNKNOWN does the kubelet's client pass the bare message on, whose prefix the kubelet then
   // looks for (cri-client/pkg/remote_image.go, kubelet/images/image_manager.go).
   registryUnavailable: Code.UNKNOWN,
+  signatureInvalid: Code.UNKNOWN,
   deadline: Code.DEADLINE_EXCEEDED,
   cancelled: Code.CANCELLED,
   unimplemented: Code.UNIMPLEMENTED,

@@ -8,6 +8,7 @@
  * - `precondition`: the object is in a state that forbids the call
  * - `unavailable`: something that berth needs is not there now (network not ready)
  * - `registryUnavailable`: a registry does not answer, or not as one; its message begins with that word
+ * - `signatureInvalid`: an image lacks the signature that it must have; its message begins with SignatureValidationFailed
  * - `deadline`: the caller's or an operation's time ran out
  * - `cancelled`: the caller went away
  * - `unimplemented`: berth or the host cannot do it
@@ -22,6 +23,7 @@ export type ErrorKind =
   | 'precondition'
   | 'unavailable'
   | 'registryUnavailable'
+  | 'signatureInvalid'
   | 'deadline'
   | 'cancelled'
   | 'unimplemented'

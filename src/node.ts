@@ -176,6 +176,7 @@ async function build(
       root: paths.images,
       hostsDir: config.images.registry_config_dir,
       pinnedGlobs: config.pinned_images,
+      signatures: config.images.signatures,
       used: () => usedImages(containers.values()),
       logger: log,
     }),

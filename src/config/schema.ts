@@ -51,11 +51,31 @@ const network = z.strictObject({
     ),
 });
 
+const signatureRule = z
+  .strictObject({
+    names: z.array(z.string().min(1)).min(1).describe('Globs of repositories, with their registry'),
+    policy: z
+      .enum(['accept', 'reject', 'signed'])
+      .describe('"signed": the image must have a signature of cosign by one of the keys'),
+    keys: z.array(absolutePath).default([]).describe('PEM files of public keys; read for each pull'),
+    identities: z
+      .array(z.string().min(1))
+      .default([])
+      .describe("Globs of the repositories that a signature may be for; none: the image's own"),
+  })
+  .refine((r) => (r.policy === 'signed') === r.keys.length > 0, 'keys and the policy "signed" go together');
+
 const images = z.strictObject({
   registry_config_dir: absolutePath
     .default('/etc/berth/certs.d')
     .describe(
       'Folder of <host>/hosts.toml files: mirrors, certificates, plain http; read afresh when changed',
+    ),
+  signatures: z
+    .array(signatureRule)
+    .default([])
+    .describe(
+      'Rules for the signatures of images; the first whose names fit counts, without one all may be pulled',
     ),
 });
 

@@ -2,6 +2,7 @@ import { BerthError, kindOf } from '../errors.ts';
 import { type Faults, noFaults } from '../faults.ts';
 import type { Logger } from '../log.ts';
 import type { Database } from '../persist/database.ts';
+import { globMatcher } from '../util/globs.ts';
 import type { ImageDeps } from './assemble.ts';
 import { collect } from './collect.ts';
 import { ContentStore } from './content.ts';
@@ -13,7 +14,6 @@ import { LayerStore } from './layers.ts';
 import { Leases } from './leases.ts';
 import { list } from './list.ts';
 import { MAX_MANIFEST_BYTES } from './manifest.ts';
-import { pinnedMatcher } from './pinned.ts';
 import { hostPlatform, type Platform } from './platform.ts';
 import { unusedImages } from './prune.ts';
 import { type PullOptions, Pulls } from './pull.ts';
@@ -21,6 +21,7 @@ import type { RegistryAuth } from './registry/auth.ts';
 import { CLOCKS, type Clocks } from './registry/http.ts';
 import { Trust } from './registry/trust.ts';
 import { remove } from './remove.ts';
+import { SignaturePolicy, type SignatureRule } from './signature/policy.ts';
 import { resolve } from './status.ts';
 import { ImageStore } from './store.ts';
 import type { Image } from './types.ts';
@@ -39,6 +40,8 @@ export interface ImagesOptions {
   hostsDir: string;
   /** Globs of names that are never garbage. */
   pinnedGlobs: readonly string[];
+  /** Default: every image is accepted. */
+  signatures?: readonly SignatureRule[];
   logger: Logger;
   /** Default: this machine's. */
   platform?: Platform;
@@ -77,15 +80,16 @@ export class Images {
       content,
       layers: new LayerStore(root, db),
       leases: new Leases(),
-      store: new ImageStore(db, pinnedMatcher(options.pinnedGlobs)),
+      store: new ImageStore(db, globMatcher(options.pinnedGlobs)),
       platform: options.platform ?? hostPlatform(),
       faults,
       fetches: new Fetches(content, faults),
     };
     this.#used = options.used ?? (() => new Set());
     this.#ticks = setInterval(() => this.#collectLater(), COLLECT_MS).unref();
-    const { hostsDir, clocks = CLOCKS } = options;
-    this.#pulls = new Pulls({ ...this.#deps, registries: { hostsDir, clocks, trust: new Trust() } });
+    const { hostsDir, clocks = CLOCKS, signatures = [] } = options;
+    const registries = { hostsDir, clocks, trust: new Trust() };
+    this.#pulls = new Pulls({ ...this.#deps, registries, signatures: new SignaturePolicy(signatures) });
   }
 
   /**

@@ -178,6 +178,11 @@ export function parseDocument(bytes: Uint8Array, what: string, contentType = '')
   return { kind: 'manifest', manifest };
 }
 
+/** A manifest of anything, an artifact's too. @throws BerthError `invalid` for what is none */
+export function parseManifest(bytes: Uint8Array, what: string): Manifest {
+  return check(manifestSchema, parseJson(bytes, what), what);
+}
+
 /** @throws BerthError `invalid` when the config is not an image's, or its layers are not the manifest's. */
 export function parseConfig(bytes: Uint8Array, what: string, layers: number): ParsedConfig {
   const parsed = check(configSchema, parseJson(bytes, what), what);

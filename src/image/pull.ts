@@ -8,6 +8,7 @@ import { formatReference, parseReference, type Reference, repository, taggedName
 import type { RegistryAuth } from './registry/auth.ts';
 import { RegistryClient, type RegistryOptions } from './registry/client.ts';
 import { KeyedSlots, nested, Semaphore, type Slots } from './semaphore.ts';
+import type { SignaturePolicy } from './signature/policy.ts';
 import type { Image } from './types.ts';
 
 export interface PullOptions {
@@ -17,6 +18,7 @@ export interface PullOptions {
 
 export interface PullDeps extends ImageDeps {
   registries: RegistryOptions;
+  signatures: SignaturePolicy;
 }
 
 /**
@@ -53,7 +55,7 @@ export class Pulls {
    * Pulls an image by tag or digest, and records it under that tag and `repository@digest`.
    *
    * @throws BerthError `invalid` for a name or content that is wrong, `notFound`, `permission`,
-   * `unavailable` beginning with RegistryUnavailable, `exhausted`, `cancelled`
+   * `registryUnavailable`, `signatureInvalid`, `exhausted`, `cancelled`
    */
   async pull(
     text: string,
@@ -116,6 +118,7 @@ async function pullOnce(deps: PullDeps, job: PullJob): Promise<Image> {
     };
     const get = new Documents(deps, client, leases, documents, signal);
     const top = await get.byReference(reference);
+    await deps.signatures.check({ reference, digest: top.digest, client, signal });
     const name = formatReference(reference);
     const manifest = await get.manifest(top, name);
     await deps.faults.at('PullImage.manifest');

@@ -1,5 +1,5 @@
-import { pinnedMatcher as globMatcher } from '../image/pinned.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
+import { globMatcher } from '../util/globs.ts';
 
 const PREFIX = 'io.kubernetes.cri.';
 

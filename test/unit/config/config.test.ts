@@ -19,7 +19,7 @@ const DEFAULTS = {
   conmon: '/usr/bin/conmon',
   pause: '/usr/bin/catatonit',
   network: { conf_dir: '/etc/cni/net.d', bin_dirs: ['/opt/cni/bin', '/usr/lib/cni'], gc: true },
-  images: { registry_config_dir: '/etc/berth/certs.d' },
+  images: { registry_config_dir: '/etc/berth/certs.d', signatures: [] },
   streaming: {
     ...{ address: '127.0.0.1', port: 0, idle_timeout: 14_400 },
     ...{ tls_cert: '', tls_key: '', tls_client_ca: '' },
@@ -61,6 +61,11 @@ bin_dirs = ["/a", "/b"]
 gc = false
 [images]
 registry_config_dir = "/certs"
+[[images.signatures]]
+names = ["a.example/**"]
+policy = "signed"
+keys = ["/k.pub"]
+identities = ["b.example/**"]
 [streaming]
 address = "::1"
 port = 65535
@@ -113,7 +118,12 @@ resource_view = true
       conmon: '/conmon',
       pause: '/pause',
       network: { conf_dir: '/cni', bin_dirs: ['/a', '/b'], gc: false },
-      images: { registry_config_dir: '/certs' },
+      images: {
+        registry_config_dir: '/certs',
+        signatures: [
+          { names: ['a.example/**'], policy: 'signed', keys: ['/k.pub'], identities: ['b.example/**'] },
+        ],
+      },
       streaming: {
         ...{ address: '::1', port: 65535, idle_timeout: 60 },
         ...{ tls_cert: '/c', tls_key: '/k', tls_client_ca: '/ca' },
@@ -175,6 +185,12 @@ resource_view = true
     ['[streaming]\ntls_cert = "c"', /^streaming\.tls_cert: /],
     ['[streaming]\ntls_cert = "/c"', /^streaming: tls_cert and tls_key go together/],
     ['[streaming]\ntls_client_ca = "/c"', /^streaming: tls_client_ca needs/],
+    ['[[images.signatures]]\npolicy = "accept"', /^images\.signatures\.0\.names: /],
+    ['[[images.signatures]]\nnames = ["a"]\npolicy = "trust"', /^images\.signatures\.0\.policy: .*"signed"/],
+    [
+      '[[images.signatures]]\nnames = ["a"]\npolicy = "signed"',
+      /^images\.signatures\.0: keys and the policy/,
+    ],
     ['[runtimes.runc]\ntype = "oci"', /^runtimes\.runc\.path: /],
     ['[runtimes.runc]\npath = "runc"', 'runtimes.runc.path: must be an absolute path'],
     ['[runtimes.runc]\npath = "/r"\ntype = "virtual"', /^runtimes\.runc\.type: .*"oci"\|"shim"\|"vm"/],

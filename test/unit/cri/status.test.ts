@@ -12,6 +12,7 @@ const CODES: Record<ErrorKind, Code> = {
   precondition: Code.FAILED_PRECONDITION,
   unavailable: Code.UNAVAILABLE,
   registryUnavailable: Code.UNKNOWN,
+  signatureInvalid: Code.UNKNOWN,
   deadline: Code.DEADLINE_EXCEEDED,
   cancelled: Code.CANCELLED,
   unimplemented: Code.UNIMPLEMENTED,

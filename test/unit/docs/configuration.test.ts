@@ -34,6 +34,7 @@ function flatten(schema: Schema, prefix = ''): [string, Schema][] {
     if (value.properties !== undefined) return flatten(value, `${key}.`);
     if (typeof value.additionalProperties === 'object')
       return [[key, value], ...flatten(value.additionalProperties, `${key}.<handler>.`)];
+    if (value.items?.properties !== undefined) return [[key, value], ...flatten(value.items, `${key}[].`)];
     return [[key, value]];
   });
 }
@@ -45,6 +46,7 @@ function typeName({ type, enum: values, pattern = '', items, anyOf }: Schema): s
   // What may be left empty.
   if (anyOf !== undefined) return typeName(anyOf.find((option) => option.pattern !== undefined) ?? {});
   if (values !== undefined) return 'one of';
+  if (type === 'array' && items?.properties !== undefined) return 'list of tables';
   if (type === 'array') return items?.pattern === undefined ? 'list of strings' : 'list of paths';
   if (type === 'object') return 'table';
   if (type !== 'string') return type ?? '';
@@ -65,7 +67,7 @@ describe('docs/configuration.md', () => {
       (value, name) => (value as Record<string, unknown> | undefined)?.[name],
       configSchema.parse({}),
     );
-    const expected = key.includes('<handler>') ? schema.default : real;
+    const expected = /<handler>|\[\]/.test(key) ? schema.default : real;
     expect(row?.value === undefined ? undefined : parse(`value = ${row.value}`).value).toEqual(expected);
     expect(row?.type).toBe(typeName(schema));
     for (const value of schema.enum ?? []) expect(row?.meaning).toContain(`\`${value}\``);

@@ -6,8 +6,8 @@ import {
   parseConfig,
   parseDocument,
 } from '../../../src/image/manifest.ts';
-import { pinnedMatcher } from '../../../src/image/pinned.ts';
 import { platformMatch } from '../../../src/image/platform.ts';
+import { globMatcher } from '../../../src/util/globs.ts';
 
 const digest = (n: number): string => `sha256:${String(n).repeat(64)}`;
 const bytes = (json: unknown): Buffer => Buffer.from(JSON.stringify(json));
@@ -119,12 +119,12 @@ it('chains layers as the specification says', () => {
 });
 
 it('pins by globs of whole names', () => {
-  const isPinned = pinnedMatcher(['registry.example/*:v1', 'all.example/**', 'a?c.b']);
+  const isPinned = globMatcher(['registry.example/*:v1', 'all.example/**', 'a?c.b']);
   expect(isPinned('registry.example/app:v1')).toBe(true);
   expect(isPinned('registry.example/team/app:v1')).toBe(false);
   expect(isPinned('all.example/team/app:v1')).toBe(true);
   expect(isPinned('x.all.example/app')).toBe(false);
   expect(isPinned('abc.b')).toBe(true);
   expect(isPinned('abcxb')).toBe(false);
-  expect(pinnedMatcher([])('anything')).toBe(false);
+  expect(globMatcher([])('anything')).toBe(false);
 });

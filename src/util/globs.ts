@@ -1,8 +1,8 @@
 /**
- * A matcher for the globs of `pinned_images`: `*` is any text without a slash, `**` any text, `?` one
+ * A matcher for globs as the configuration has them: `*` is any text without a slash, `**` any text, `?` one
  * character; everything else is literal. They match whole names, such as `registry.example/app/*:*`.
  */
-export function pinnedMatcher(globs: readonly string[]): (name: string) => boolean {
+export function globMatcher(globs: readonly string[]): (name: string) => boolean {
   const patterns = globs.map((glob) => {
     const source = glob.replace(/\*\*|[*?]|[^*?]+/g, (part) => {
       if (part === '**') return '.*';
