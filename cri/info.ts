@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { isErrno } from '../src/errors.ts';
 import type { Services } from '../src/services.ts';
 import { parseOci, stringifyOci } from '../src/spec/json.ts';
+import { vmShimProgram } from '../src/vm/program.ts';
 
 /**
  * The `info` of a verbose answer: one key, `info`, with a JSON object. The protocol leaves its members to
@@ -32,6 +33,6 @@ export function runtimeInfo({ config }: Services, handler: string): Record<strin
   return {
     runtimeHandler,
     runtimeType: runtime?.type ?? null,
-    runtimeOptions: runtime === undefined ? null : { path: runtime.path },
+    runtimeOptions: runtime === undefined ? null : { path: runtime.path || vmShimProgram() },
   };
 }

@@ -11,9 +11,9 @@ import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
 import {
-  MISSING_IN_VM,
   type MissingFeatures,
   missingFeatures,
+  missingInVm,
   probeKernel,
   runtimeFeatures,
 } from './isolation/features.ts';
@@ -218,7 +218,7 @@ async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, 
   const map = new Map(
     handlers.map(([name, { type, path }], i) => [
       name,
-      type === 'vm' ? MISSING_IN_VM : missingFeatures(path, features[i], kernel),
+      type === 'vm' ? missingInVm(kernel) : missingFeatures(path, features[i], kernel),
     ]),
   );
   const standard = map.get(config.default_runtime);
@@ -246,16 +246,24 @@ async function exists(path: string): Promise<boolean> {
   );
 }
 
+function vmPrograms({ vm }: Config): [string, string, string][] {
+  const { hypervisor } = vm;
+  return [
+    [`vm.${hypervisor}`, vm[hypervisor], hypervisor === 'qemu' ? 'qemu-system-x86' : hypervisor],
+    ['vm.virtiofsd', vm.virtiofsd, 'qemu-system-common'],
+  ];
+}
+
 /** Says at start what would otherwise fail with the first pod. */
 async function requirePrograms(config: Config): Promise<void> {
   const programs: [string, string, string][] = [
     ['conmon', config.conmon, 'conmon'],
     ['pause', config.pause, 'catatonit'],
-    ...Object.entries(config.runtimes).map(([name, { path, type }]): [string, string, string] => [
-      `runtimes.${name}.path`,
-      path,
-      type === 'shim' ? 'containerd' : name,
-    ]),
+    ...Object.entries(config.runtimes).flatMap(([name, { path, type }]): [string, string, string][] =>
+      type === 'vm'
+        ? vmPrograms(config)
+        : [[`runtimes.${name}.path`, path, type === 'shim' ? 'containerd' : name]],
+    ),
   ];
   for (const [key, path, debianPackage] of programs) {
     if (await exists(path)) continue;

@@ -53,12 +53,15 @@ export function parseFeatures(text: string): RuntimeFeatures {
   };
 }
 
-/** What a handler of virtual machines lacks, on any kernel. */
-export const MISSING_IN_VM: MissingFeatures = {
-  host: 'a virtual machine has a kernel of its own',
-  recursiveReadOnlyMounts: 'the OCI runtime in the virtual machine does not know them',
-  userNamespaces: "a virtual machine's kernel keeps its users from the node's already",
-};
+/** What a handler of virtual machines lacks on a kernel that lacks `kernel`. */
+export function missingInVm({ recursiveReadOnlyMounts }: MissingFeatures): MissingFeatures {
+  return {
+    host: 'a virtual machine has a kernel of its own',
+    userNamespaces: "a virtual machine's kernel keeps its users from the node's already",
+    // It is the host's mounts that cannot be written.
+    ...(recursiveReadOnlyMounts === undefined ? {} : { recursiveReadOnlyMounts }),
+  };
+}
 
 /** What a handler lacks on a kernel that lacks `kernel`. */
 export function missingFeatures(

@@ -1,19 +1,116 @@
-import { BerthError } from '../../errors.ts';
-import type { VmDirectory } from './directory.ts';
-import type { Boot, Log } from './machine.ts';
-import type { VmSettings } from './settings.ts';
+import { BerthError, during } from '../../errors.ts';
+import { AgentClient } from '../agent-client/client.ts';
+import { SHARE_PATH, SHARE_TAG } from '../protocol/messages.ts';
+import type { Vm } from '../types.ts';
+import { planGuestSpec, refuse } from './guest-spec.ts';
+import { type BootParts, HostSide } from './host-side.ts';
+import type { Boot, Machine } from './machine.ts';
+import type { JsonObject, OciSpec } from './oci.ts';
+import { shareContainer, unshareContainer } from './share.ts';
+import { machineSize } from './size.ts';
 
-/** What machines are booted with. */
-export interface BootParts {
-  /** The sandbox's. */
-  id: string;
-  directory: VmDirectory;
-  settings: VmSettings;
-  log: Log;
+/** A guest that is asked to end has this long to store what it has written, milliseconds. */
+const SHUT_DOWN_MS = 3_000;
+
+/** Boots real machines: hypervisor, file server, network, and the agent that answers in the guest. */
+export function bootMachine(parts: BootParts): Boot {
+  return async (spec, onEvent) => {
+    refuse(spec);
+    const { boot_timeout } = parts.settings;
+    const signal = AbortSignal.timeout(boot_timeout * 1000);
+    const began = performance.now();
+    let host: HostSide | undefined;
+    try {
+      host = await HostSide.start(parts, spec, machineSize(spec.annotations, parts.settings), signal);
+      const agent = await reach(host.vm, signal);
+      agent.onEvent(onEvent);
+      await configure(agent, host, spec, signal);
+      const { kernel, bootMs } = agent.hello;
+      parts.log(
+        'debug',
+        `booted ${kernel} in ${Math.round(performance.now() - began)} ms (guest: ${bootMs})`,
+      );
+      return new BootedMachine(parts, host, agent);
+    } catch (e: unknown) {
+      await host?.close();
+      const why = signal.aborted
+        ? new BerthError('deadline', `did not come up within ${boot_timeout} s (vm.boot_timeout)`, {
+            cause: e,
+          })
+        : e;
+      throw during('virtual machine', why);
+    }
+  };
 }
 
-export function bootMachine(_parts: BootParts): Boot {
-  return async () => {
-    throw new BerthError('unimplemented', 'not yet');
+/** The connection is there at once; what is waited for is an answer, or the end of the machine. */
+async function reach(vm: Vm, signal: AbortSignal): Promise<AgentClient> {
+  const over = new AbortController();
+  void vm.ended.then(({ reason }) =>
+    over.abort(new BerthError('unavailable', `ended while booting: ${reason}`)),
+  );
+  const either = AbortSignal.any([signal, over.signal]);
+  return AgentClient.connect(await vm.connectAgent(either), either);
+}
+
+async function configure(
+  agent: AgentClient,
+  { interfaces }: HostSide,
+  spec: OciSpec,
+  signal: AbortSignal,
+): Promise<void> {
+  const request = {
+    hostname: spec.hostname || 'localhost',
+    // Containers have their pod's resolv.conf; the guest itself asks for no names.
+    dns: { servers: [], searches: [], options: [] },
+    interfaces: [...interfaces],
+    sysctls: spec.sysctls,
+    time: Date.now(),
+    shares: [{ tag: SHARE_TAG, path: SHARE_PATH }],
   };
+  await agent.call('configure', request, signal);
+}
+
+class BootedMachine implements Machine {
+  readonly pid: number;
+  readonly agent: AgentClient;
+  readonly ended: Promise<string>;
+  readonly #parts: BootParts;
+  readonly #host: HostSide;
+  #stopping: Promise<void> | undefined;
+
+  constructor(parts: BootParts, host: HostSide, agent: AgentClient) {
+    this.#parts = parts;
+    this.#host = host;
+    this.agent = agent;
+    this.pid = host.vm.process.pid;
+    this.ended = host.ended;
+    // A machine without its file server, or whose agent has gone, can do nothing more but pretend.
+    void this.agent.closed.then((problem) => problem && void this.stop());
+  }
+
+  async share(id: string, spec: OciSpec, rootfs: string): Promise<JsonObject> {
+    const plan = planGuestSpec(spec, id);
+    await shareContainer(this.#parts.directory, id, rootfs, plan.mounts);
+    return plan.spec;
+  }
+
+  unshare(id: string): Promise<void> {
+    return unshareContainer(this.#parts.directory, id);
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    const patience = AbortSignal.timeout(SHUT_DOWN_MS);
+    await this.agent.call('shutdown', {}, patience).catch(() => {});
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    patience.addEventListener('abort', () => resolve(), { once: true });
+    if (!patience.aborted) await Promise.race([this.ended, late]);
+    this.agent.close();
+    await this.#host.close();
+  }
 }

@@ -6,7 +6,7 @@ import { type JsonObject, listOf, type OciMount, type OciSpec, objectOf } from '
 export interface HostMount {
   index: number;
   source: string;
-  readonly: boolean;
+  readonly: boolean | 'recursive';
   /** Mounts that the host makes below it later are to be seen. */
   follows: boolean;
 }
@@ -112,9 +112,9 @@ function guestMount(mount: OciMount, base: string, shared: HostMount[]): JsonObj
     return { destination, type: 'bind', source: SHM, options: ['rbind', 'rprivate', ...plain] };
   }
   const index = shared.length;
-  const isReadonly = plain.includes('ro') || plain.includes('rro');
-  shared.push({ index, source, readonly: isReadonly, follows: propagation.includes('slave') });
-  // All that is below it comes with the share, so the guest sees one file system.
+  const readonly = plain.includes('rro') ? 'recursive' : plain.includes('ro');
+  shared.push({ index, source, readonly, follows: propagation.includes('slave') });
+  // What may not be written below it, the host's mounts see to.
   return {
     destination,
     type: 'bind',

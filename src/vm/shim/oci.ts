@@ -56,6 +56,10 @@ export class OciSpec {
   get hostname(): string {
     return typeof this.json.hostname === 'string' ? this.json.hostname : '';
   }
+  get sysctls(): Record<string, string> {
+    const entries = Object.entries(optionalObject(this.linux.sysctl, 'linux.sysctl'));
+    return Object.fromEntries(entries.map(([name, value]) => [name, textOf(value, `linux.sysctl.${name}`)]));
+  }
   get cgroupsPath(): string {
     const { cgroupsPath } = this.linux;
     return typeof cgroupsPath === 'string' ? cgroupsPath : '';

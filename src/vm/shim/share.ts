@@ -2,18 +2,8 @@ import { readFileSync } from 'node:fs';
 import { mkdir, readdir, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError, isErrno } from '../../errors.ts';
-import {
-  MS_BIND,
-  MS_PRIVATE,
-  MS_RDONLY,
-  MS_REC,
-  MS_REMOUNT,
-  MS_SHARED,
-  MS_SLAVE,
-  mount,
-  parseMountinfo,
-  unmount,
-} from '../../sys/mount.ts';
+import { bindTree } from '../../sys/idmap.ts';
+import { MS_BIND, MS_SHARED, mount, parseMountinfo, unmount } from '../../sys/mount.ts';
 import type { VmDirectory } from './directory.ts';
 import type { HostMount } from './guest-spec.ts';
 
@@ -43,14 +33,11 @@ export async function shareContainer(
   const base = directory.sharedOf(id);
   await mkdir(join(base, 'rootfs'), { recursive: true });
   await mkdir(join(base, 'mounts'));
-  mount(rootfs, join(base, 'rootfs'), null, MS_BIND | MS_REC);
-  mount(null, join(base, 'rootfs'), null, MS_PRIVATE | MS_REC);
+  bindTree(rootfs, join(base, 'rootfs'), { follow: false });
   for (const { index, source, readonly, follows } of mounts) {
     const target = join(base, 'mounts', String(index));
     await makeMountPoint(source, target);
-    mount(source, target, null, MS_BIND | MS_REC);
-    mount(null, target, null, (follows ? MS_SLAVE : MS_PRIVATE) | MS_REC);
-    if (readonly) mount(null, target, null, MS_BIND | MS_REMOUNT | MS_RDONLY);
+    bindTree(source, target, { readonly, follow: follows });
   }
 }
 

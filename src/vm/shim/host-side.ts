@@ -1,0 +1,122 @@
+import { join } from 'node:path';
+import { messageOf } from '../../errors.ts';
+import { type GuestInterface, SHARE_TAG } from '../protocol/messages.ts';
+import { Virtiofsd, virtiofsdKind } from '../storage/virtiofsd.ts';
+import type { Vm } from '../types.ts';
+import type { VmDirectory } from './directory.ts';
+import { makeHypervisor } from './hypervisor.ts';
+import { guestImage } from './image.ts';
+import type { Log } from './machine.ts';
+import type { OciSpec } from './oci.ts';
+import type { VmSettings } from './settings.ts';
+import { makeShare, removeShare } from './share.ts';
+import type { MachineSize } from './size.ts';
+
+const STOP_MS = 10_000;
+
+/** What machines are booted with. */
+export interface BootParts {
+  /** The sandbox's. */
+  id: string;
+  directory: VmDirectory;
+  settings: VmSettings;
+  log: Log;
+}
+
+/** What a machine is made of on the host. */
+export class HostSide {
+  readonly vm: Vm;
+  /** For the guest to set up. */
+  readonly interfaces: readonly GuestInterface[];
+  /** When the hypervisor or what serves its files has ended: with one line for people. Never rejects. */
+  readonly ended: Promise<string>;
+  readonly #undo: readonly Undo[];
+  readonly #log: Log;
+  #closing: Promise<void> | undefined;
+
+  private constructor(made: Made, undo: readonly Undo[], log: Log) {
+    this.vm = made.vm;
+    this.interfaces = made.interfaces;
+    this.ended = Promise.race([made.vm.ended, made.files.ended]).then(({ reason }) => reason);
+    this.#undo = undo;
+    this.#log = log;
+    // Without its files a guest can do nothing but pretend, and none of its helpers is of use without it.
+    void this.ended.then(() => this.close());
+  }
+
+  /** Starts it all. @throws BerthError; SyscallError; the signal's reason. Nothing is left then */
+  static async start(
+    parts: BootParts,
+    spec: OciSpec,
+    size: MachineSize,
+    signal: AbortSignal,
+  ): Promise<HostSide> {
+    const undo: Undo[] = [];
+    try {
+      const made = await make(parts, spec, size, signal, undo);
+      return new HostSide(made, undo, parts.log);
+    } catch (e: unknown) {
+      await undoAll(undo, parts.log);
+      throw e;
+    }
+  }
+
+  /** Ends all of it and takes it away. Repeatable; never rejects. */
+  close(): Promise<void> {
+    this.#closing ??= undoAll(this.#undo, this.#log);
+    return this.#closing;
+  }
+}
+
+interface Made {
+  vm: Vm;
+  files: Virtiofsd;
+  interfaces: readonly GuestInterface[];
+}
+
+interface Undo {
+  what: string;
+  undo: () => Promise<void>;
+}
+
+async function make(
+  { id, directory, settings }: BootParts,
+  spec: OciSpec,
+  size: MachineSize,
+  signal: AbortSignal,
+  undo: Undo[],
+): Promise<Made> {
+  const hypervisor = await makeHypervisor(settings, signal);
+  const image = await guestImage(settings.guest_dir);
+  await makeShare(directory);
+  undo.push({ what: 'share', undo: () => removeShare(directory) });
+  const socket = join(directory.vm, 'fs.sock');
+  const files = await Virtiofsd.start({
+    program: settings.virtiofsd,
+    kind: await virtiofsdKind(settings.virtiofsd, signal),
+    cache: 'auto',
+    dir: directory.shared,
+    socket,
+    logFile: join(directory.vm, 'fs.log'),
+    cgroups: [],
+  });
+  undo.push({ what: 'file server', undo: () => files.stop(AbortSignal.timeout(STOP_MS)) });
+  const netns = spec.namespace('network')?.path;
+  const vm = await hypervisor.start(
+    {
+      ...{ id, dir: directory.vm, netns, cgroups: [], ...size },
+      ...{ boot: image, kernelArgs: [], channel: 'virtio-serial' },
+      ...{ nics: [], disks: [], shares: [{ tag: SHARE_TAG, socket }] },
+    },
+    signal,
+  );
+  undo.push({ what: 'hypervisor', undo: () => vm.stop(AbortSignal.timeout(STOP_MS)) });
+  return { vm, files, interfaces: [] };
+}
+
+/** The last that was made first; all are tried. */
+async function undoAll(steps: readonly Undo[], log: Log): Promise<void> {
+  for (const { what, undo } of steps.toReversed()) {
+    await undo().catch((e: unknown) => log('warn', `${what}: could not be taken down: ${messageOf(e)}`));
+  }
+}

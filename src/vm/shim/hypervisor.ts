@@ -1,0 +1,33 @@
+import { BerthError } from '../../errors.ts';
+import { hasDevice, kvmWorks } from '../hypervisor/qemu/host.ts';
+import { Qemu } from '../hypervisor/qemu/qemu.ts';
+import type { Hypervisor } from '../types.ts';
+import type { VmSettings } from './settings.ts';
+
+/** MiB of translated code that QEMU keeps under emulation: its own default is a quarter of the machine's memory. */
+const TRANSLATION_MIB = 64;
+const MACHINES = ['q35', 'pc', 'microvm'] as const;
+
+/**
+ * The configured hypervisor, as this host lets it be.
+ *
+ * @throws BerthError `invalid` naming the key; the signal's reason
+ */
+export async function makeHypervisor(settings: VmSettings, signal: AbortSignal): Promise<Hypervisor> {
+  if (settings.hypervisor !== 'qemu')
+    throw new BerthError('unimplemented', 'vm.hypervisor: only "qemu" can be run here yet');
+  const isKvm = await kvmWorks(settings.qemu, signal);
+  const machine = MACHINES.find((known) => known === (settings.machine || (isKvm ? 'microvm' : 'q35')));
+  if (machine === undefined) {
+    throw new BerthError('invalid', `vm.machine: "${settings.machine}" is none of ${MACHINES.join(', ')}`);
+  }
+  return new Qemu({
+    program: settings.qemu,
+    machine,
+    accelerator: isKvm ? 'kvm' : 'tcg',
+    rootDevice: machine === 'microvm' ? 'virtio-blk' : 'pmem',
+    translationCache: TRANSLATION_MIB,
+    vhostNet: await hasDevice('/dev/vhost-net'),
+    hotplugPorts: 0,
+  });
+}
