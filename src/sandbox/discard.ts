@@ -21,14 +21,15 @@ export async function discardSandbox(s: Services, id: string): Promise<void> {
     ...shutDownSteps(s, sandbox),
     { what: 'cgroup', point: 'RemovePodSandbox.cgroup', undo: () => s.cgroups.remove(sandbox.cgroup.path) },
     {
-      what: 'parent cgroups',
-      point: 'RemovePodSandbox.parentCgroups',
-      undo: () => removeMadeCgroups(s, sandbox),
-    },
-    {
       what: 'files',
       point: 'RemovePodSandbox.files',
       undo: () => rm(s.paths.sandbox(id).dir, { recursive: true, force: true }),
+    },
+    // Last: another sandbox that is removed at the same time may leave its own to this one.
+    {
+      what: 'parent cgroups',
+      point: 'RemovePodSandbox.parentCgroups',
+      undo: () => removeMadeCgroups(s, id),
     },
   ]);
   if (failures.length === 0) {
@@ -83,20 +84,36 @@ async function discardContainersOf(s: Services, sandboxId: string): Promise<void
 }
 
 /**
- * Removes the parent cgroups that this sandbox caused to exist. One that another sandbox is in, or below, is
- * that one's to remove from now on.
+ * Removes the parent cgroups that this sandbox caused to exist. One that a living sandbox is in, or below, is
+ * that one's to remove from now on, and is not even tried: the OCI runtime may be about to make a cgroup in it.
  */
-async function removeMadeCgroups(s: Services, sandbox: SandboxRecord): Promise<void> {
-  const parents = ancestors(sandbox.cgroup.parent);
-  for (const dir of await removeIfEmpty(sandbox.madeCgroups)) {
-    const path = parents.find((parent) => dir.endsWith(parent));
-    const heir = [...s.sandboxes.values()].find(
-      (other) =>
-        other.id !== sandbox.id && path !== undefined && ancestors(other.cgroup.parent).includes(path),
-    );
-    if (heir === undefined) continue;
-    s.sandboxes.update(heir.id, { madeCgroups: [...new Set([dir, ...heir.madeCgroups])] });
+async function removeMadeCgroups(s: Services, id: string): Promise<void> {
+  const seen = new Set<string>();
+  // More come when another sandbox is removed at the same time.
+  const next = () => (s.sandboxes.get(id)?.madeCgroups ?? []).filter((dir) => !seen.has(dir));
+  for (let dirs = next(); dirs.length > 0; dirs = next()) {
+    for (const dir of dirs) seen.add(dir);
+    const unshared = dirs.filter((dir) => !bequeath(s, id, dir, isLiving));
+    const inUse = new Set(await removeIfEmpty(unshared));
+    for (const dir of unshared) {
+      // A sandbox that began meanwhile found them there, and the OCI runtime makes them again.
+      bequeath(s, id, dir, inUse.has(dir) ? () => true : isLiving);
+    }
   }
+}
+
+const isLiving = ({ phase }: SandboxRecord) => phase !== 'removing';
+
+/** Whether there is another sandbox to remove the cgroup directory from now on. */
+function bequeath(s: Services, id: string, dir: string, suits: (heir: SandboxRecord) => boolean): boolean {
+  const path = ancestors(s.sandboxes.require(id).cgroup.parent).find((parent) => dir.endsWith(parent));
+  const heir = [...s.sandboxes.values()].find(
+    (other) =>
+      other.id !== id && suits(other) && path !== undefined && ancestors(other.cgroup.parent).includes(path),
+  );
+  if (heir === undefined) return false;
+  s.sandboxes.update(heir.id, { madeCgroups: [...new Set([dir, ...heir.madeCgroups])] });
+  return true;
 }
 
 /** Of `/a/b`: itself and `/a`. */
