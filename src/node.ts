@@ -10,6 +10,7 @@ import { BerthError } from './errors.ts';
 import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
+import { AppArmor } from './isolation/apparmor.ts';
 import {
   type MissingFeatures,
   missingFeatures,
@@ -168,6 +169,7 @@ async function build(
     cgroupDriver,
     cgroups,
     host: await readHostFacts(await cgroupFacts(mode)),
+    apparmor: await AppArmor.detect(log),
     bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
     cni: new Cni({ watcher, host: { binDirs: config.network.bin_dirs, env: inheritedEnvironment() }, log }),
     images: new Images({

@@ -6,6 +6,7 @@ import type { StopLoops } from './container/stop-loop.ts';
 import type { Events } from './events/events.ts';
 import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
+import type { AppArmor } from './isolation/apparmor.ts';
 import type { MissingFeatures } from './isolation/features.ts';
 import type { Logger } from './log.ts';
 import type { DaemonMetrics } from './metrics/daemon.ts';
@@ -35,6 +36,7 @@ export interface Services {
   readonly log: Logger;
   readonly faults: Faults;
   readonly host: HostFacts;
+  readonly apparmor: AppArmor;
   /** Of the running kernel; changes with every boot. */
   readonly bootId: string;
   readonly cgroups: CgroupManager;

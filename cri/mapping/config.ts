@@ -95,7 +95,7 @@ function sharedSecurity(sc: SandboxSecurity) {
       sc.supplementalGroupsPolicy === 'strict' ? ('Strict' as const) : ('Merge' as const),
     privileged: sc.privileged,
     seccomp: toProfile(sc.seccomp),
-    apparmor: toProfile(sc.apparmor),
+    ...(sc.apparmor === undefined ? {} : { apparmor: toProfile(sc.apparmor) }),
   };
 }
 

@@ -14,6 +14,7 @@ import { type ContainerRecord, containerState } from '../../src/container/record
 import { invalid } from '../../src/errors.ts';
 import { fromResources, toResources } from './resources.ts';
 import {
+  fromApparmor,
   fromGroupsPolicy,
   fromIdMapping,
   fromNamespaces,
@@ -140,7 +141,7 @@ function fromContainerSecurity(config: ContainerConfig__Output): ContainerSecuri
     maskedPaths: sc?.masked_paths ?? [],
     readonlyPaths: sc?.readonly_paths ?? [],
     seccomp: fromProfile(sc?.seccomp ?? null, sc?.seccomp_profile_path ?? '', `${field}.seccomp`),
-    apparmor: fromProfile(sc?.apparmor ?? null, sc?.apparmor_profile ?? '', `${field}.apparmor`),
+    ...fromApparmor(sc?.apparmor ?? null, sc?.apparmor_profile ?? '', `${field}.apparmor`),
   };
 }
 

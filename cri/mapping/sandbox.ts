@@ -6,6 +6,7 @@ import type { SandboxConfig, SandboxSecurity } from '../../src/sandbox/config.ts
 import { isReady, type SandboxRecord } from '../../src/sandbox/record.ts';
 import { fromResources } from './resources.ts';
 import {
+  fromApparmor,
   fromGroupsPolicy,
   fromNamespaces,
   fromProfile,
@@ -62,7 +63,7 @@ function fromSandboxSecurity(config: PodSandboxConfig__Output): SandboxSecurity 
     ),
     privileged: sc?.privileged ?? false,
     seccomp: fromProfile(sc?.seccomp ?? null, sc?.seccomp_profile_path ?? '', `${field}.seccomp`),
-    apparmor: fromProfile(sc?.apparmor ?? null, '', `${field}.apparmor`),
+    ...fromApparmor(sc?.apparmor ?? null, '', `${field}.apparmor`),
   };
 }
 

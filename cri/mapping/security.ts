@@ -83,6 +83,15 @@ export function fromProfile(
   return { type: 'unconfined', localhostRef: '' };
 }
 
+/** Not mentioning AppArmor is another thing than asking for none. */
+export function fromApparmor(
+  profile: SecurityProfile__Output | null,
+  deprecated: string,
+  field: string,
+): { apparmor?: SecurityProfile } {
+  return profile === null && deprecated === '' ? {} : { apparmor: fromProfile(profile, deprecated, field) };
+}
+
 export function fromSelinux(o: SELinuxOption__Output | null): { selinux?: SelinuxOptions } {
   return o === null ? {} : { selinux: { user: o.user, role: o.role, type: o.type, level: o.level } };
 }

@@ -62,7 +62,8 @@ export interface ContainerSecurity {
   maskedPaths: string[];
   readonlyPaths: string[];
   seccomp: SecurityProfile;
-  apparmor: SecurityProfile;
+  /** Absent: the pod says nothing, which means the default profile where the node has AppArmor. */
+  apparmor?: SecurityProfile;
 }
 
 /** A container as the caller described it; kept as it came, so that it can be returned byte for byte. */

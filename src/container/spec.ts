@@ -11,7 +11,6 @@ import { BerthError, invalid, isErrno } from '../errors.ts';
 import type { Image } from '../image/types.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
-import { apparmorProfile, checkProfileLoaded } from '../spec/apparmor.ts';
 import { buildContainerSpec } from '../spec/container.ts';
 import { findDevices, hostDevices } from '../spec/devices.ts';
 import { parseUlimits } from '../spec/rlimits.ts';
@@ -46,7 +45,7 @@ export async function containerSpec(
   const rootfs = s.paths.container(container.id).rootfs;
   const missing = s.missing.get(sandbox.runtimeHandler) ?? {};
   refuseDevices(config.devices.length + requestedCdiDevices(config).length, missing.host);
-  await checkProfileLoaded(apparmorProfile(sc, s.host));
+  const apparmor = await s.apparmor.profileFor(sc, missing.host);
   await makeMountSources(config.mounts);
   await checkPropagation(config.mounts);
   const [devices, seccomp, resolved] = await Promise.all([
@@ -79,6 +78,7 @@ export async function containerSpec(
     devices,
     hostDevices: resolved,
     seccomp,
+    apparmor,
     rlimits: parseUlimits(s.config.default_ulimits),
     allowedAnnotations: handlerConfig(s.config, sandbox.runtimeHandler)?.allowed_annotations ?? [],
     missing,

@@ -52,7 +52,7 @@ export interface SandboxSecurity {
   supplementalGroupsPolicy: 'merge' | 'strict';
   privileged: boolean;
   seccomp: SecurityProfile;
-  apparmor: SecurityProfile;
+  apparmor?: SecurityProfile;
 }
 
 /** One of the pod's published ports; `hostPort` 0 means "not published". */

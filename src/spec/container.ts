@@ -4,7 +4,6 @@ import type { ImageConfig } from '../image/types.ts';
 import type { MissingFeatures } from '../isolation/features.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
 import { containerAnnotations } from './annotations.ts';
-import { apparmorProfile } from './apparmor.ts';
 import { containerCapabilities } from './capabilities.ts';
 import { type FoundDevice, planDevices } from './devices.ts';
 import type { HostFacts } from './host.ts';
@@ -45,6 +44,8 @@ export interface ContainerSpecInput {
   hostDevices: SpecDevice[];
   /** From `loadSeccomp`; undefined: no filter. */
   seccomp: SeccompProfile | undefined;
+  /** From `AppArmor.profileFor`; undefined: none. */
+  apparmor: string | undefined;
   /** Of the node's configuration; those that it does not name are the daemon's own. */
   rlimits: readonly Rlimit[];
   /** Of the handler's configuration: globs of the annotations that the OCI runtime gets. */
@@ -100,7 +101,6 @@ async function containerProcess({ config, image, host, ...input }: ContainerSpec
   const sc = config.security;
   const user = await resolveUser(sc, image.user, input.readRootfsFile);
   checkMapped(user, sc.namespaces.user);
-  const apparmor = apparmorProfile(sc, host);
   const rlimits = grantedRlimits(input.rlimits, host);
   return {
     terminal: config.tty,
@@ -112,7 +112,7 @@ async function containerProcess({ config, image, host, ...input }: ContainerSpec
     noNewPrivileges: sc.noNewPrivs,
     oomScoreAdj: oomScoreAdj(Number(config.oomScoreAdj), host.minOomScoreAdj),
     ...(rlimits.length > 0 ? { rlimits } : {}),
-    ...(apparmor ? { apparmorProfile: apparmor } : {}),
+    ...(input.apparmor === undefined ? {} : { apparmorProfile: input.apparmor }),
   };
 }
 

@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
 import { arch, release } from 'node:os';
-import { isErrno } from '../errors.ts';
 import { capabilitiesOfMask } from './capabilities.ts';
 import { hardLimits } from './rlimits.ts';
 
@@ -16,7 +15,6 @@ export interface HostFacts {
   readonly goArch: string;
   /** Kernel version, `[major, minor]`. */
   readonly kernel: readonly [number, number];
-  readonly apparmor: boolean;
   /** True on v2; false on v1 and hybrid hosts, whose controllers are on v1. */
   readonly unifiedCgroups: boolean;
   /** The kernel limits swap per cgroup. */
@@ -35,15 +33,11 @@ export type CgroupFacts = Pick<HostFacts, 'unifiedCgroups' | 'swapAccounting' | 
 
 /** Reads /proc and /sys of this process and host. Fails only where /proc is not mounted. */
 export async function readHostFacts(cgroups: CgroupFacts): Promise<HostFacts> {
-  const [status, oom, limits, mountinfo, apparmor] = await Promise.all([
+  const [status, oom, limits, mountinfo] = await Promise.all([
     readFile('/proc/self/status', 'utf8'),
     readFile('/proc/self/oom_score_adj', 'utf8'),
     readFile('/proc/self/limits', 'utf8'),
     readFile('/proc/self/mountinfo', 'utf8'),
-    readFile('/sys/module/apparmor/parameters/enabled', 'utf8').catch((e: unknown) => {
-      if (isErrno(e, 'ENOENT')) return 'N';
-      throw e;
-    }),
   ]);
   const caps = capabilitiesOfMask(/^CapBnd:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0');
   return {
@@ -53,7 +47,6 @@ export async function readHostFacts(cgroups: CgroupFacts): Promise<HostFacts> {
     hardLimits: hardLimits(limits),
     goArch: goArchOf(arch()),
     kernel: kernelVersion(release()),
-    apparmor: apparmor.trim() === 'Y',
     cgroup2Options: cgroup2Options(mountinfo),
   };
 }

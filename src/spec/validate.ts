@@ -57,7 +57,7 @@ export function validateSandboxConfig(config: SandboxConfig, root = 'config'): v
   checkIds(security.runAsUser, security.runAsGroup, '', field);
   checkGroups(security.supplementalGroups, field);
   checkProfile(security.seccomp, `${field}.seccomp`, true);
-  checkProfile(security.apparmor, `${field}.apparmor`, false);
+  if (security.apparmor !== undefined) checkProfile(security.apparmor, `${field}.apparmor`, false);
   checkSelinux(security, `${field}.selinux_options`);
   podSysctls(config.sysctls, {
     network: security.namespaces.network === 'pod',
@@ -275,7 +275,7 @@ function checkSecurity(sc: ContainerSecurity, sandbox: SandboxConfig): void {
   if (/[:\n\0]/.test(sc.runAsUsername)) throw invalid(`${field}.run_as_username`, 'must be a single name');
   checkGroups(sc.supplementalGroups, field);
   checkProfile(sc.seccomp, `${field}.seccomp`, true);
-  checkProfile(sc.apparmor, `${field}.apparmor`, false);
+  if (sc.apparmor !== undefined) checkProfile(sc.apparmor, `${field}.apparmor`, false);
   checkSelinux(sc, `${field}.selinux_options`);
   containerCapabilities(sc.capabilities, sc.privileged, new Set());
   const lists = { masked_paths: sc.maskedPaths, readonly_paths: sc.readonlyPaths };

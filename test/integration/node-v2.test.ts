@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { sharesToWeight } from '../../cgroups/index.ts';
 import type { LinuxContainerResources } from '../../proto/gen/runtime/v1/LinuxContainerResources.ts';
+import { describeAppArmor } from '../node/apparmor.ts';
 import { answers, INSTALLED, installBerth, journal } from '../node/berth.ts';
 import { leftovers } from '../node/leftovers.ts';
 import { Node } from '../node/node.ts';
@@ -288,6 +289,8 @@ describe('cgroup v2 with systemd', { timeout: TEST_MS }, () => {
   });
 });
 
+describeAppArmor(() => ({ node, pods }), TEST_MS);
+
 describe('the systemd unit', { timeout: TEST_MS }, () => {
   let pod: Pod;
   let idleId: string;
@@ -314,7 +317,11 @@ describe('the systemd unit', { timeout: TEST_MS }, () => {
     expect(await pods.everything()).toEqual(before);
     expect(await everyPid()).toEqual(pids);
     await node.sh(`kill -0 ${pids.join(' ')}`);
-    expect(await pods.ask(idleId, 'echo here')).toBe('here');
+    expect(await pods.ask(idleId, 'cat /proc/1/attr/current /proc/self/attr/current')).toBe(
+      'berth-default (enforce)\nberth-default (enforce)',
+    );
+    const { stderr } = await pods.exec(idleId, ['sh', '-c', 'echo core >/proc/sys/kernel/core_pattern'], 60);
+    expect(stderr).toContain('core_pattern: Permission denied');
     const { log_path } = await pods.status(tellerId);
     const told = async () => parseLog(Buffer.from(await node.sh(`cat ${log_path}; echo`)));
     const soFar = (await told()).length;

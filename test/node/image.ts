@@ -27,8 +27,9 @@ const KERNEL = 'linux-image-cloud-amd64';
 const PACKAGES = [
   ...['systemd', 'systemd-sysv', 'dbus', 'udev', 'kmod', 'procps', 'iproute2', 'iptables'],
   ...['runc', 'conmon', 'containernetworking-plugins', 'catatonit', 'busybox'],
-  // The last is for Node.js; apt, which this guest lacks, has brought it to every other Debian.
+  // libstdc++6 is for Node.js; apt, which this guest lacks, has brought it to every other Debian.
   ...['golang-github-containers-common', 'libstdc++6'],
+  ...['apparmor', 'lxcfs', 'secilc'],
 ];
 
 /** Modules without which the kernel finds no root disk, in order of dependency. */
@@ -41,6 +42,8 @@ const EARLY_MODULES = [
 const MASKED = [
   ...['getty@.service', 'serial-getty@.service', 'systemd-logind.service', 'e2scrub_reap.service'],
   ...['fstrim.timer', 'e2scrub_all.timer', 'dpkg-db-backup.timer', 'systemd-firstboot.service'],
+  // The distribution's own profiles are for programs that are not there; berthd starts its lxcfs itself.
+  ...['apparmor.service', 'lxcfs.service'],
 ];
 
 /** What QEMU boots. */

@@ -114,7 +114,6 @@ describe('fromSandboxConfig', () => {
         supplementalGroupsPolicy: 'merge',
         privileged: false,
         seccomp: { type: 'unconfined', localhostRef: '' },
-        apparmor: { type: 'unconfined', localhostRef: '' },
       },
     });
     expect(minimal({ linux: { security_context: {} } })).toEqual(minimal());

@@ -206,13 +206,9 @@ describe('buildContainerSpec', () => {
     expect(spec.linux.seccomp?.defaultAction).toBe('SCMP_ACT_ALLOW');
   });
 
-  test('an AppArmor profile needs AppArmor', async () => {
-    const apparmor = { type: 'localhost', localhostRef: 'k8s-x' } as const;
-    await expect(build({}, { apparmor })).rejects.toThrow(/config\.linux\.security_context\.apparmor/);
-    const spec = await build({}, { apparmor }, { host: hostFacts({ apparmor: true }) });
-    expect(spec.process.apparmorProfile).toBe('k8s-x');
-    const dflt = await build({}, { apparmor: { type: 'runtimeDefault', localhostRef: '' } });
-    expect(dflt.process).not.toHaveProperty('apparmorProfile');
+  test('the AppArmor profile is that of the process', async () => {
+    expect((await build({}, {}, { apparmor: 'k8s-x' })).process.apparmorProfile).toBe('k8s-x');
+    expect((await build()).process).not.toHaveProperty('apparmorProfile');
   });
 });
 
