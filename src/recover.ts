@@ -4,6 +4,7 @@ import { noteExit, watchContainer } from './container/exit.ts';
 import type { ContainerRecord } from './container/record.ts';
 import { isErrno, messageOf } from './errors.ts';
 import type { Attachment } from './network/attachment.ts';
+import { arePinned } from './sandbox/namespaces.ts';
 import { watchPause } from './sandbox/pause.ts';
 import { isReady, type SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
@@ -21,12 +22,12 @@ export type Recovery = 'watch' | 'ended' | 'discard' | 'nothing';
 
 /**
  * What to do about a sandbox record at start: one that was being made or removed is taken down, one
- * whose pause process has gone (also with a reboot: `sameBoot` false) is NOTREADY.
+ * whose namespaces nothing holds any more (always so after a reboot: `sameBoot` false) is NOTREADY.
  */
-export function sandboxRecovery(sandbox: SandboxRecord, sameBoot: boolean, pauseAlive: boolean): Recovery {
+export function sandboxRecovery(sandbox: SandboxRecord, sameBoot: boolean, isHeld: boolean): Recovery {
   if (sandbox.phase !== 'live') return 'discard';
   if (!isReady(sandbox)) return 'nothing';
-  return sameBoot && pauseAlive ? 'watch' : 'ended';
+  return sameBoot && isHeld ? 'watch' : 'ended';
 }
 
 /**
@@ -80,8 +81,7 @@ async function endStrayHelpers(s: Services): Promise<void> {
 async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void> {
   await s.faults.at('Recovery.sandbox');
   const sameBoot = sandbox.bootId === s.bootId;
-  const alive = sandbox.pause !== undefined && isAlive(sandbox.pause);
-  switch (sandboxRecovery(sandbox, sameBoot, alive)) {
+  switch (sandboxRecovery(sandbox, sameBoot, isHeld(s, sandbox))) {
     case 'watch':
       watchPause(s, sandbox.id);
       s.runtimes.get(sandbox.runtimeHandler)?.adopt?.(sandbox.id);
@@ -95,6 +95,11 @@ async function recoverSandbox(s: Services, sandbox: SandboxRecord): Promise<void
     case 'nothing':
       return;
   }
+}
+
+/** By its pause process or, where the pod was made without one, by the pins of its namespaces. */
+function isHeld(s: Services, { id, config, pause }: SandboxRecord): boolean {
+  return pause === undefined ? arePinned(s.paths.sandbox(id).namespaces, config) : isAlive(pause);
 }
 
 async function recoverContainer(s: Services, container: ContainerRecord): Promise<void> {

@@ -1,9 +1,13 @@
 import { join } from 'node:path';
 import type { PodSandboxStatusRequest__Output } from '../../proto/gen/runtime/v1/PodSandboxStatusRequest.ts';
 import type { PodSandboxStatusResponse } from '../../proto/gen/runtime/v1/PodSandboxStatusResponse.ts';
+import { handlerConfig } from '../../src/config/handler.ts';
+import { type ContainerRecord, containerState } from '../../src/container/record.ts';
 import { notFound } from '../../src/errors.ts';
+import { pinnedPaths } from '../../src/sandbox/namespaces.ts';
 import { isReady, type SandboxRecord } from '../../src/sandbox/record.ts';
 import type { Services } from '../../src/services.ts';
+import { podSpec } from '../../src/spec/sandbox.ts';
 import { requireId } from '../ids.ts';
 import { readSpec, runtimeInfo, verboseInfo } from '../info.ts';
 import { toSandboxConfig } from '../mapping/config.ts';
@@ -25,16 +29,31 @@ export async function podSandboxStatus(
 async function info(s: Services, r: SandboxRecord): Promise<Record<string, string>> {
   const paths = s.paths.sandbox(r.id);
   const ready = isReady(r);
+  const hasPause = r.pause !== undefined;
   return verboseInfo({
-    pid: ready ? (r.pause?.pid ?? 0) : 0,
+    // Of a pod without a pause process one whose namespaces are the pod's.
+    pid: ready ? ((r.pause ?? firstRunning(s, r.id)?.init)?.pid ?? 0) : 0,
     processStatus: ready ? 'running' : 'stopped',
     netNamespaceClosed: !ready,
     ...runtimeInfo(s, r.runtimeHandler),
     bundle: paths.dir,
     namespaces: paths.namespaces,
-    cgroup: r.cgroup.path,
+    cgroup: hasPause ? r.cgroup.path : r.cgroup.parent,
     config: toSandboxConfig({ ...r.config, ...r.resized }),
-    runtimeSpec: await readSpec(join(paths.dir, 'config.json')),
+    runtimeSpec: hasPause ? await readSpec(join(paths.dir, 'config.json')) : describePod(s, r),
     cniResult: r.attachment?.result ?? null,
   });
+}
+
+function firstRunning(s: Services, sandboxId: string): ContainerRecord | undefined {
+  return [...s.containers.values()].find(
+    (c) => c.sandboxId === sandboxId && c.phase === 'live' && containerState(c) === 'running',
+  );
+}
+
+/** As other runtimes tell it of their pause containers: where the namespaces are, annotations, sysctls. */
+function describePod(s: Services, { id, config, runtimeHandler }: SandboxRecord): unknown {
+  const namespaces = pinnedPaths(s.paths.sandbox(id).namespaces, config);
+  const allowedAnnotations = handlerConfig(s.config, runtimeHandler)?.allowed_annotations ?? [];
+  return podSpec({ id, config, namespaces, allowedAnnotations });
 }

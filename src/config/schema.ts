@@ -221,7 +221,9 @@ export const configSchema = z.strictObject({
     .describe("The monitor that owns a container's stdio, log and exit code"),
   pause: absolutePath
     .default('/usr/bin/catatonit')
-    .describe("The program that holds a sandbox's namespaces (run with -P)"),
+    .describe(
+      "The program that is the first process of a PID namespace that a pod's containers share, and reaps in it; run with -P",
+    ),
   network: network.prefault({}).describe('Pod networking through CNI'),
   images: images.prefault({}).describe('Images and registries'),
   streaming: streaming.prefault({}).describe('The streaming server'),

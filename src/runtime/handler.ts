@@ -25,8 +25,11 @@ export type HandledContainer = Pick<
 export interface RuntimeHandler {
   /** The program. */
   readonly path: string;
-  /** It looks at what is in the network namespace when the pause container is made, as a VM's does. */
-  readonly needsNetworkFirst: boolean;
+  /**
+   * It makes a pause container for every pod, and looks at what is in the network namespace when it does, as a
+   * VM's does. Others make one for a pod whose containers share a PID namespace.
+   */
+  readonly needsPause: boolean;
 
   /** Creates and starts a pause container, with /dev/null for stdio. Returns its init's pid. */
   run(id: string, bundle: string, pidFile: string): Promise<number>;

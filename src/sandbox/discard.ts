@@ -6,6 +6,7 @@ import type { Services } from '../services.ts';
 import { unmount } from '../sys/mount.ts';
 import { unpinNamespaces } from '../sys/namespaces.ts';
 import { type TeardownStep, tearDown } from '../util/teardown.ts';
+import { needsPause } from './namespaces.ts';
 import { failedAgain, type SandboxRecord } from './record.ts';
 
 /**
@@ -47,7 +48,6 @@ export async function discardSandbox(s: Services, id: string): Promise<void> {
 export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep[] {
   const { id } = sandbox;
   const paths = s.paths.sandbox(id);
-  const runtime = s.runtimes.get(sandbox.runtimeHandler);
   return [
     {
       what: 'CNI network',
@@ -59,21 +59,26 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
         s.sandboxes.update(id, { attachment: undefined });
       },
     },
-    {
-      what: 'pause container',
-      point: 'StopPodSandbox.pause',
-      undo: async () => {
-        // The kubelet stops before it removes; asking the OCI runtime again takes as long as the first time.
-        if (s.sandboxes.require(id).pauseRemoved === true) return;
-        await runtime?.shutDown?.(id);
-        await s.cgroups.kill(sandbox.cgroup.path, AbortSignal.timeout(5_000));
-        await runtime?.delete(id);
-        s.sandboxes.update(id, { pauseRemoved: true });
-      },
-    },
+    ...removePauseSteps(s, sandbox),
     { what: 'namespaces', point: 'StopPodSandbox.namespaces', undo: () => unpinNamespaces(paths.namespaces) },
     { what: '/dev/shm', point: 'StopPodSandbox.shm', undo: () => void unmount(paths.shm, { lazy: true }) },
   ];
+}
+
+/** A daemon may have been killed before it could put the process on record. */
+function removePauseSteps(s: Services, sandbox: SandboxRecord): TeardownStep[] {
+  const { id, config, cgroup, pause } = sandbox;
+  const runtime = s.runtimes.get(sandbox.runtimeHandler);
+  if (pause === undefined && !needsPause(config, runtime)) return [];
+  const undo = async () => {
+    // The kubelet stops before it removes; asking the OCI runtime again takes as long as the first time.
+    if (s.sandboxes.require(id).pauseRemoved === true) return;
+    await runtime?.shutDown?.(id);
+    await s.cgroups.kill(cgroup.path, AbortSignal.timeout(5_000));
+    await runtime?.delete(id);
+    s.sandboxes.update(id, { pauseRemoved: true });
+  };
+  return [{ what: 'pause container', point: 'StopPodSandbox.pause', undo }];
 }
 
 async function discardContainersOf(s: Services, sandboxId: string): Promise<void> {

@@ -25,7 +25,7 @@ export interface SandboxRecord {
   readonly phase: 'creating' | 'live' | 'removing';
   /** The kernel's boot id when it was made: pids, mounts and namespaces of another boot are gone. */
   readonly bootId: string;
-  /** The pause container's cgroup. */
+  /** The pause container's cgroup, which is not there in a pod without one. */
   readonly cgroup: CgroupName;
   /** Parent cgroups that did not exist before, outermost first; removed with the sandbox when empty. */
   readonly madeCgroups: readonly string[];
@@ -35,6 +35,7 @@ export interface SandboxRecord {
   readonly ips: readonly string[];
   /** What the pod may use since its last resize, in the caller's own numbers; before, its config says. */
   readonly resized?: Pick<SandboxConfig, 'overhead' | 'resources'>;
+  /** Of a pod that has one; in others nothing runs but containers. */
   readonly pause?: ProcessIdentity;
   /** The OCI runtime knows nothing of the pause container any more. */
   readonly pauseRemoved?: boolean;

@@ -12,19 +12,19 @@ import { stringifyOci } from '../spec/json.ts';
 import { buildSandboxSpec } from '../spec/sandbox.ts';
 import { loadSeccomp } from '../spec/seccomp-load.ts';
 import { validateSandboxConfig } from '../spec/validate.ts';
-import { type NamespaceKind, pinNamespaces, setHostname } from '../sys/namespaces.ts';
 import { identify, type ProcessIdentity } from '../sys/process-identity.ts';
-import { pinUserNamespace } from '../sys/user-namespace.ts';
 import { differingFields } from '../util/differing-fields.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import type { SandboxConfig } from './config.ts';
 import { discardSandbox } from './discard.ts';
 import { ownSandboxFiles, writeHosts, writeSandboxFiles } from './files.ts';
+import { needsPause, pinnedPaths, pinSandboxNamespaces } from './namespaces.ts';
 import { watchPause } from './pause.ts';
 import { isReady, type SandboxRecord, sandboxKey } from './record.ts';
+import { setLateSysctls, setSysctls } from './sysctls.ts';
 
 /**
- * RunPodSandbox: makes a pod's namespaces, network and cgroup, held by a pause container.
+ * RunPodSandbox: makes a pod's namespaces and network, and a pause container for those that need one.
  *
  * A call with the metadata of one in flight joins it; with that of a READY sandbox and the same
  * configuration it gets that one's id. A failure leaves nothing that holds the name.
@@ -163,43 +163,65 @@ async function make(
   config: SandboxConfig,
   cgroup: CgroupName,
   attachment: Attachment | undefined,
-): Promise<{ attachment: Attachment | undefined; pause: ProcessIdentity }> {
+): Promise<Partial<Pick<SandboxRecord, 'attachment' | 'pause'>>> {
   const paths = s.paths.sandbox(id);
-  const { network, ipc, user } = config.security.namespaces;
+  const { network } = config.security.namespaces;
   await writeSandboxFiles(paths, config, network === 'node' ? nodeName() : config.hostname);
   await s.faults.at('RunPodSandbox.files');
-  const kinds: NamespaceKind[] = [
-    ...(network === 'pod' ? (['net', 'uts'] as const) : []),
-    ...(ipc === 'pod' ? (['ipc'] as const) : []),
-  ];
-  if (user.mode === 'pod') {
-    await pinUserNamespace(paths.namespaces, kinds, user, config.hostname);
-  } else if (kinds.length > 0) {
-    pinNamespaces(paths.namespaces, kinds, () => {
-      if (network === 'pod' && config.hostname !== '') setHostname(config.hostname);
-    });
-  }
+  await pinSandboxNamespaces(paths.namespaces, config);
   await s.faults.at('RunPodSandbox.namespaces');
-  // Both are waited for: undoing a failed one while the other still works would leave its result.
-  const adding = addNetwork(s, attachment);
-  const pause = () =>
-    startPause(s, runtime, id, config, cgroup, user.mode === 'pod' ? ['user', ...kinds] : kinds);
-  const [networked, paused] = await Promise.allSettled([
-    adding,
-    runtime.needsNetworkFirst ? adding.then(pause) : pause(),
-  ]);
-  if (networked.status === 'rejected') throw during('network', networked.reason);
-  if (paused.status === 'rejected') throw during('pause container', paused.reason);
-  await writeHosts(paths.hosts, config, networked.value?.ips ?? []);
+  const made = needsPause(config, runtime)
+    ? await addNetworkAndPause(s, runtime, id, config, cgroup, attachment)
+    : await addNetworkAlone(s, id, config, attachment);
+  await writeHosts(paths.hosts, config, made.attachment?.ips ?? []);
   await ownSandboxFiles(paths, config);
   await s.faults.at('RunPodSandbox.hosts');
+  return made;
+}
+
+/** The OCI runtime sets the sysctls where it makes a pause container. */
+async function addNetworkAlone(
+  s: Services,
+  id: string,
+  config: SandboxConfig,
+  attachment: Attachment | undefined,
+): Promise<{ attachment: Attachment | undefined }> {
+  const pod = { id, config, namespaces: s.paths.sandbox(id).namespaces };
+  // Before the network: what is set for interfaces in general is meant for the pod's, too.
+  const late = await setSysctls(pod);
+  const added = await addNetwork(s, attachment);
+  await setLateSysctls(pod, late);
+  return { attachment: added };
+}
+
+async function addNetworkAndPause(
+  s: Services,
+  runtime: RuntimeHandler,
+  id: string,
+  config: SandboxConfig,
+  cgroup: CgroupName,
+  attachment: Attachment | undefined,
+): Promise<{ attachment: Attachment | undefined; pause: ProcessIdentity }> {
+  // Both are waited for: undoing a failed one while the other still works would leave its result.
+  const adding = addNetwork(s, attachment);
+  const pause = () => startPause(s, runtime, id, config, cgroup);
+  const [networked, paused] = await Promise.allSettled([
+    adding,
+    runtime.needsPause ? adding.then(pause) : pause(),
+  ]);
+  if (networked.status === 'rejected') throw networked.reason;
+  if (paused.status === 'rejected') throw during('pause container', paused.reason);
   return { attachment: networked.value, pause: paused.value };
 }
 
 async function addNetwork(s: Services, attachment: Attachment | undefined): Promise<Attachment | undefined> {
-  const added = attachment === undefined ? undefined : await s.cni.add(attachment);
-  await s.faults.at('RunPodSandbox.network');
-  return added;
+  try {
+    const added = attachment === undefined ? undefined : await s.cni.add(attachment);
+    await s.faults.at('RunPodSandbox.network');
+    return added;
+  } catch (e: unknown) {
+    throw during('network', e);
+  }
 }
 
 async function startPause(
@@ -208,14 +230,13 @@ async function startPause(
   id: string,
   config: SandboxConfig,
   cgroup: CgroupName,
-  kinds: readonly (NamespaceKind | 'user')[],
 ): Promise<ProcessIdentity> {
   const paths = s.paths.sandbox(id);
   const sc = config.security;
   const spec = buildSandboxSpec({
     id,
     config,
-    namespaces: Object.fromEntries(kinds.map((kind) => [kind, join(paths.namespaces, kind)])),
+    namespaces: pinnedPaths(paths.namespaces, config),
     cgroupsPath: cgroup.cgroupsPath,
     pauseBinary: s.config.pause,
     allowedAnnotations:

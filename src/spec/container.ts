@@ -116,10 +116,10 @@ async function containerProcess({ config, image, host, ...input }: ContainerSpec
   };
 }
 
-function pidNamespace({ config, namespaces }: ContainerSpecInput): PidNamespace {
+function pidNamespace({ config, sandbox, namespaces }: ContainerSpecInput): PidNamespace {
   const { pid } = config.security.namespaces;
   if (pid === 'container') return 'new';
-  if (pid === 'node') return 'node';
+  if (pid === 'node' || (pid === 'pod' && sandbox.config.security.namespaces.pid === 'node')) return 'node';
   if (namespaces.pid === undefined) {
     throw new BerthError('internal', `no PID namespace to join for the mode ${pid}`);
   }

@@ -51,7 +51,8 @@ export interface SandboxSpecInput {
  * Throws `invalid` for sysctls that are not the pod's own and for ids out of range.
  */
 export function buildSandboxSpec(input: SandboxSpecInput): Spec {
-  const { config, namespaces, host } = input;
+  const { config, host } = input;
+  const { linux, ...pod } = podSpec(input);
   const sc = config.security;
   const field = 'config.linux.security_context';
   const { user: userns } = sc.namespaces;
@@ -62,10 +63,8 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
       ? pauseId(userns, userns.gids)
       : checkId(sc.runAsGroup, `${field}.run_as_group`);
   checkMapped({ uid, gid, additionalGids: [] }, userns);
-  const own = { network: namespaces.net !== undefined, ipc: namespaces.ipc !== undefined };
-  const sysctl = podSysctls(config.sysctls, own);
   return {
-    ociVersion: OCI_VERSION,
+    ...pod,
     process: {
       terminal: false,
       user: { uid, gid, additionalGids: [gid] },
@@ -77,8 +76,6 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
       oomScoreAdj: oomScoreAdj(PAUSE_OOM_SCORE_ADJ, host.minOomScoreAdj),
     },
     root: { path: input.rootfs, readonly: true },
-    // Only with a UTS namespace of the pod's: setting it would otherwise rename the node.
-    ...(namespaces.uts !== undefined && config.hostname !== '' ? { hostname: config.hostname } : {}),
     mounts: [
       // Writable, since the OCI runtime sets the sysctls through it; the paths below end that.
       { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
@@ -95,19 +92,42 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
         options: ['bind', 'rprivate', 'ro', 'nosuid', 'nodev'],
       },
     ],
-    annotations: sandboxAnnotations(input.id, config, input.allowedAnnotations),
     linux: {
-      namespaces: specNamespaces(namespaces, sc.namespaces.pid === 'node' ? 'node' : 'new', false),
-      ...userMappings(sc.namespaces.user),
+      ...linux,
       cgroupsPath: input.cgroupsPath,
       resources: specResources(
         { cpuShares: PAUSE_CPU_SHARES, ...input.resources },
         [{ allow: false, access: 'rwm' }],
         host,
       ),
-      ...(Object.keys(sysctl).length > 0 ? { sysctl } : {}),
       readonlyPaths: ['/proc/sys', '/proc/sysrq-trigger', '/proc/irq', '/proc/bus', '/proc/fs'],
       ...(input.seccomp ? { seccomp: resolveSeccomp(input.seccomp, [], host) } : {}),
+    },
+  };
+}
+
+/**
+ * What an OCI runtime would be told of the pod itself, whether there is a pause container or not.
+ *
+ * @throws BerthError `invalid` for sysctls that are not the pod's own
+ */
+export function podSpec({
+  id,
+  config,
+  namespaces,
+  allowedAnnotations,
+}: Pick<SandboxSpecInput, 'id' | 'config' | 'namespaces' | 'allowedAnnotations'>) {
+  const { pid, user } = config.security.namespaces;
+  const sysctl = podSysctls(config);
+  return {
+    ociVersion: OCI_VERSION,
+    // Only with a UTS namespace of the pod's: setting it would otherwise rename the node.
+    ...(namespaces.uts !== undefined && config.hostname !== '' ? { hostname: config.hostname } : {}),
+    annotations: sandboxAnnotations(id, config, allowedAnnotations),
+    linux: {
+      namespaces: specNamespaces(namespaces, pid === 'node' ? 'node' : 'new', false),
+      ...userMappings(user),
+      ...(Object.keys(sysctl).length > 0 ? { sysctl } : {}),
     },
   };
 }

@@ -1,6 +1,8 @@
 import { invalid } from '../errors.ts';
+import type { SandboxConfig } from '../sandbox/config.ts';
 
-const FIELD = 'config.linux.sysctls';
+/** Where a pod's configuration has them. */
+export const SYSCTL_FIELD = 'config.linux.sysctls';
 
 /** Kept per IPC namespace (ipc_namespaces(7)); exactly those that runc accepts. */
 const IPC = new Set([
@@ -18,14 +20,14 @@ const IPC = new Set([
  * The sysctls of a pod, in the dotted spelling. Refused are those that are not kept per namespace, since
  * they would change the whole node, and those of a namespace that the pod shares with the node.
  */
-export function podSysctls(
-  sysctls: Record<string, string>,
-  own: { network: boolean; ipc: boolean },
-): Record<string, string> {
+export function podSysctls({
+  sysctls,
+  security: { namespaces },
+}: Pick<SandboxConfig, 'sysctls' | 'security'>): Record<string, string> {
   const result: Record<string, string> = {};
   for (const [given, value] of Object.entries(sysctls)) {
     const name = dotted(given);
-    const field = `${FIELD}[${JSON.stringify(given.slice(0, 100))}]`;
+    const field = `${SYSCTL_FIELD}[${JSON.stringify(given.slice(0, 100))}]`;
     // An empty part would be `..` or `//` in the path below /proc/sys that the name turns into.
     if (name.length > 253 || /[\s\0]/.test(name) || name.split(/[./]/).includes('')) {
       throw invalid(field, 'not the name of a sysctl');
@@ -39,9 +41,10 @@ export function podSysctls(
         'is not kept per namespace; only net.*, fs.mqueue.* and kernel.{sem,shm*,msg*} are',
       );
     }
-    if (network && !own.network)
+    if (network && namespaces.network === 'node')
       throw invalid(field, "would change the node: the pod has the node's network");
-    if (ipc && !own.ipc) throw invalid(field, "would change the node: the pod has the node's IPC namespace");
+    if (ipc && namespaces.ipc === 'node')
+      throw invalid(field, "would change the node: the pod has the node's IPC namespace");
     result[name] = value;
   }
   return result;

@@ -59,10 +59,7 @@ export function validateSandboxConfig(config: SandboxConfig, root = 'config'): v
   checkProfile(security.seccomp, `${field}.seccomp`, true);
   if (security.apparmor !== undefined) checkProfile(security.apparmor, `${field}.apparmor`, false);
   checkSelinux(security, `${field}.selinux_options`);
-  podSysctls(config.sysctls, {
-    network: security.namespaces.network === 'pod',
-    ipc: security.namespaces.ipc === 'pod',
-  });
+  podSysctls(config);
   checkResources(config.overhead ?? {}, `${root}.linux.overhead`);
   checkResources(config.resources ?? {}, `${root}.linux.resources`);
 }
@@ -267,6 +264,9 @@ function checkSecurity(sc: ContainerSecurity, sandbox: SandboxConfig): void {
   }
   if (differingFields(sandbox.security.namespaces.user, sc.namespaces.user).length > 0) {
     throw invalid(`${field}.namespace_options.userns_options`, "must be the sandbox's");
+  }
+  if (sc.namespaces.pid === 'pod' && sandbox.security.namespaces.pid === 'container') {
+    throw invalid(`${field}.namespace_options.pid`, 'cannot be POD: the sandbox was made with CONTAINER');
   }
   if (sc.namespaces.pid === 'target' && sc.namespaces.targetId === '') {
     throw invalid(`${field}.namespace_options.target_id`, 'must not be empty with PID namespace mode TARGET');

@@ -10,13 +10,13 @@ import { mapYielding } from '../util/yielding.ts';
 import { type ContainerStats, LIST_AGE_MS, listContainerStats } from './container-stats.ts';
 import { podCgroups } from './pod-cgroup.ts';
 import type { Reading } from './readings.ts';
-import { sum, sumUsage } from './sum.ts';
+import { nothingUsed, sum, sumUsage } from './sum.ts';
 import { nodeSwapBytes } from './swap.ts';
 
 /** One reading of a pod's use of the node. What is unknown is undefined, never 0. */
 export interface SandboxStats {
   readonly record: SandboxRecord;
-  /** Of the whole pod: its containers and the pause process. */
+  /** Of the whole pod: its containers and, if it has one, the pause process. */
   readonly cgroup: CgroupUsage;
   /** CPU use, nanoseconds per second. */
   readonly usageNanoCores: bigint | undefined;
@@ -77,27 +77,26 @@ async function measure(
   const members = running.get(sandbox.id) ?? [];
   const containers = await listContainerStats(s, members, maxAgeMs, nodeSwap);
   const own = ownCgroup(sandbox);
-  const paths = [sandbox.cgroup.path, ...members.map(({ cgroup }) => cgroup.path)];
-  const whole = own === undefined ? together(s, paths, maxAgeMs) : s.readings.read(own, maxAgeMs);
-  if (whole === undefined) return undefined;
+  const pause = sandbox.pause === undefined ? [] : [sandbox.cgroup.path];
+  const paths = own === undefined ? [...pause, ...members.map(({ cgroup }) => cgroup.path)] : [own];
+  const read = paths.map((path) => ({ path, reading: s.readings.read(path, maxAgeMs) }));
+  const there = read.flatMap(({ path, reading }) => (reading === undefined ? [] : [{ path, reading }]));
+  const whole = own === undefined ? together(there.map(({ reading }) => reading)) : there[0]?.reading;
   const network = networkStats(s, sandbox);
   const record = s.sandboxes.get(sandbox.id);
   if (record === undefined || !isReady(record)) return undefined;
   return {
     record,
-    cgroup: whole.usage,
-    usageNanoCores: whole.nanoCores,
-    processes: sum((own === undefined ? paths : [own]).map((path) => s.cgroups.tasks(path))),
+    // One that has no process yet has no cgroup either.
+    cgroup: whole?.usage ?? nothingUsed(nowNs()),
+    usageNanoCores: whole === undefined ? 0n : whole.nanoCores,
+    processes: there.length === 0 ? 0n : sum(there.map(({ path }) => s.cgroups.tasks(path))),
     network,
     containers,
   };
 }
 
-/** What the cgroups that are there use together. */
-function together(s: Services, paths: readonly string[], maxAgeMs: number): Reading | undefined {
-  const readings = paths
-    .map((path) => s.readings.read(path, maxAgeMs))
-    .filter((reading) => reading !== undefined);
+function together(readings: readonly Reading[]): Reading | undefined {
   const usage = sumUsage(readings.map((reading) => reading.usage));
   return usage && { usage, nanoCores: sum(readings.map(({ nanoCores }) => nanoCores)) };
 }

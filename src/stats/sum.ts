@@ -27,6 +27,27 @@ export function sumUsage(parts: readonly CgroupUsage[]): CgroupUsage | undefined
   };
 }
 
+/** The use of a pod in which nothing runs. */
+export function nothingUsed(timestampNs: bigint): CgroupUsage {
+  return {
+    timestampNs,
+    cpu: { usageNs: 0n },
+    memory: {
+      usageBytes: 0n,
+      limitBytes: undefined,
+      workingSetBytes: 0n,
+      rssBytes: 0n,
+      cacheBytes: 0n,
+      availableBytes: undefined,
+      pageFaults: 0n,
+      majorPageFaults: 0n,
+      swapUsageBytes: 0n,
+      swapLimitBytes: undefined,
+    },
+    psi: undefined,
+  };
+}
+
 /** Undefined when one of them is, or when there are none. */
 export function sum(values: readonly (bigint | undefined)[]): bigint | undefined {
   if (values.length === 0) return undefined;

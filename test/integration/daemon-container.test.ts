@@ -11,12 +11,13 @@ import {
   Pods,
   refusal,
   runs,
+  SHARED_PID,
   sh,
   until,
 } from '../support/pods.ts';
 
 const USR1_IMAGE = 'localhost/berth-test/usr1:1';
-const inPodPid = { linux: { security_context: { namespace_options: { pid: 'POD' as const } } } };
+const inPodPid = { linux: { security_context: SHARED_PID } };
 
 let berthd: Berthd;
 let pods: Pods;
@@ -67,7 +68,7 @@ describe('the end of a container', () => {
   });
 
   it('by a signal is 128 and its number', async () => {
-    await newPod();
+    pod = await pods.run(inPodPid);
     const id = await pods.start(pod);
     process.kill(await pods.pid('container', id), 'SIGKILL');
     expect(await pods.ended(id)).toMatchObject({ exit_code: 137, reason: 'Error' });
@@ -81,9 +82,7 @@ describe('the end of a container', () => {
   });
 
   it('in a shared PID namespace takes along what it left running', async () => {
-    pod = await pods.run({
-      linux: { cgroup_parent: berthd.cgroupParent, security_context: inPodPid.linux.security_context },
-    });
+    pod = await pods.run(inPodPid);
     const other = await pods.start(pod, { ...IDLE, ...inPodPid });
     const script = 'sleep 4321 >/dev/null 2>&1 & echo $!; sleep 0.2';
     const said = await pods.runToEnd(pod, sh(script, inPodPid));

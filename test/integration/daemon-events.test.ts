@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ContainerEventResponse__Output } from '../../proto/gen/runtime/v1/ContainerEventResponse.ts';
 import { loadProtos } from '../../proto/load.ts';
 import { Berthd } from '../support/berthd.ts';
-import { IDLE, OWN_PID, Pods, sh, until } from '../support/pods.ts';
+import { IDLE, OWN_PID, Pods, SHARED_PID, sh, until } from '../support/pods.ts';
 
 let berthd: Berthd;
 let pods: Pods;
@@ -111,7 +111,7 @@ describe('GetContainerEvents', () => {
   });
 
   it('tells of a pause process that dies', async () => {
-    const pod = await pods.run();
+    const pod = await pods.run({ linux: { security_context: SHARED_PID } });
     const listener = await listen();
     listener.read();
     process.kill(await pods.pid('pod', pod.id), 'SIGKILL');

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { namespaceInode } from '../../src/sys/namespaces.ts';
 import { Berthd } from '../support/berthd.ts';
 import { FaultPlan } from '../support/faults.ts';
 import { cgroupDirs } from '../support/host.ts';
@@ -70,7 +71,12 @@ async function told() {
     containers: containers.sort(byId),
     podStatuses: await Promise.all(items.map(({ id }) => pods.podStatus(id))),
     statuses: await Promise.all(containers.map(({ id }) => pods.status(id))),
-    pausePids: await Promise.all(items.map(({ id }) => pods.pid('pod', id))),
+    namespaces: await Promise.all(
+      items.map(async ({ id }) => {
+        const { namespaces } = await pods.info('pod', id);
+        return namespaceInode(path.join(String(namespaces), 'ipc'));
+      }),
+    ),
     pids: await Promise.all(containers.map(({ id }) => pods.pid('container', id))),
   };
 }

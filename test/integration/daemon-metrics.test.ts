@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Metric__Output } from '../../proto/gen/runtime/v1/Metric.ts';
 import { Berthd } from '../support/berthd.ts';
 import { BUSYBOX } from '../support/busybox.ts';
-import { callRaw, IDLE, OWN_PID, Pods, refusal, sh, until } from '../support/pods.ts';
+import { callRaw, IDLE, OWN_PID, Pods, refusal, SHARED_PID, sh, until } from '../support/pods.ts';
 
 let berthd: Berthd;
 let pods: Pods;
@@ -96,7 +96,9 @@ describe('ListPodSandboxMetrics', () => {
 
   it('tells of the pod its cgroup and its interfaces', async () => {
     const known = await descriptors();
-    const pod = await pods.run({ linux: { cgroup_parent: `${berthd.cgroupParent}/pod` } });
+    const pod = await pods.run({
+      linux: { cgroup_parent: `${berthd.cgroupParent}/pod`, security_context: SHARED_PID },
+    });
     const id = await pods.start(pod, IDLE);
     await pods.ask(id, "ping -c 1 -w 5 $(ip route | awk '/default/ {print $3}') >/dev/null");
     const [one] = await podMetrics();

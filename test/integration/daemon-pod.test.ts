@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { hostname as nodeName } from 'node:os';
 import path from 'node:path';
@@ -6,9 +6,12 @@ import { status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ListContainersResponse__Output } from '../../proto/gen/runtime/v1/ListContainersResponse.ts';
 import type { NamespaceOption } from '../../proto/gen/runtime/v1/NamespaceOption.ts';
+import type { Spec } from '../../src/spec/types.ts';
+import { namespaceInode } from '../../src/sys/namespaces.ts';
 import { Berthd } from '../support/berthd.ts';
 import { cgroupDirs } from '../support/host.ts';
-import { callRaw, IDLE, OWN_PID, Pods, refusal, runs, sh, until } from '../support/pods.ts';
+import { traces } from '../support/leaks.ts';
+import { callRaw, IDLE, OWN_PID, Pods, refusal, runs, SHARED_PID, sh, until } from '../support/pods.ts';
 
 let berthd: Berthd;
 let pods: Pods;
@@ -34,18 +37,37 @@ const withNamespaces = (namespace_options: NamespaceOption) => ({
 describe('namespaces', () => {
   it('net, UTS and IPC are shared by a pod’s containers and not the node’s; mount and PID are each its own', async () => {
     const pod = await pods.run();
-    const [a, b, pause] = [
+    const [a, b] = [
       namespacesOf(await pods.pid('container', await pods.start(pod))),
       namespacesOf(await pods.pid('container', await pods.start(pod))),
-      namespacesOf(await pods.pid('pod', pod.id)),
     ];
     const node = namespacesOf('self');
+    const { namespaces } = await pods.info('pod', pod.id);
     for (const kind of ['net', 'uts', 'ipc']) {
-      expect([a[kind], b[kind]], kind).toEqual([pause[kind], pause[kind]]);
-      expect(a[kind], kind).not.toBe(node[kind]);
+      const pinned = `${kind}:[${namespaceInode(path.join(String(namespaces), kind))}]`;
+      expect([a[kind], b[kind]], kind).toEqual([pinned, pinned]);
+      expect(pinned, kind).not.toBe(node[kind]);
     }
-    for (const kind of ['mnt', 'pid'])
-      expect(new Set([a[kind], b[kind], pause[kind], node[kind]]).size, kind).toBe(4);
+    for (const kind of ['mnt', 'pid']) expect(new Set([a[kind], b[kind], node[kind]]).size, kind).toBe(3);
+  });
+
+  it('a pod whose containers do not share a PID namespace has no process of its own', async () => {
+    const pod = await pods.run();
+    const told = await pods.info('pod', pod.id);
+    expect(told).toMatchObject({ pid: 0, processStatus: 'running', cgroup: berthd.cgroupParent });
+    expect((await traces(berthd, berthd.pid)).processes).toEqual([]);
+    const { linux } = told.runtimeSpec as Spec;
+    const net = linux.namespaces.find(({ type }) => type === 'network')?.path;
+    expect(net).toBe(path.join(String(told.namespaces), 'net'));
+    // Of one that has a running container that is the process by which its namespaces are found.
+    const id = await pods.start(pod);
+    expect(await pods.pid('pod', pod.id)).toBe(await pods.pid('container', id));
+    const linuxOf = { linux: { security_context: SHARED_PID } };
+    const { kind, message } = await refusal(pods.create(pod, { ...IDLE, ...linuxOf }));
+    expect({ kind, message }).toEqual({
+      kind: 'invalid',
+      message: expect.stringMatching(/namespace_options\.pid: cannot be POD: the sandbox/),
+    });
   });
 
   it('a PID namespace shared by the pod has the pause process as PID 1, which reaps orphans', async () => {
@@ -171,19 +193,38 @@ describe('files and kernel settings', () => {
     const pod = await pods.run({
       linux: {
         cgroup_parent: berthd.cgroupParent,
-        sysctls: { 'net.ipv4.ip_local_port_range': '20000 20999', 'kernel.shm_rmid_forced': '1' },
+        sysctls: {
+          'net.ipv4.ip_local_port_range': '20000 20999',
+          'kernel.shm_rmid_forced': '1',
+          'fs/mqueue/msg_max': '17',
+          // There as soon as the network is.
+          'net.ipv4.conf.eth0.arp_notify': '1',
+        },
       },
     });
     const id = await pods.start(pod);
     expect(
-      await pods.ask(id, 'cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced'),
-    ).toBe('20000\t20999\n1');
+      await pods.ask(
+        id,
+        'cd /proc/sys; cat net/ipv4/ip_local_port_range kernel/shm_rmid_forced fs/mqueue/msg_max net/ipv4/conf/eth0/arp_notify',
+      ),
+    ).toBe('20000\t20999\n1\n17\n1');
     expect(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')).toBe(before);
+  });
+
+  it.each([
+    ['net.ipv4.ip_local_port_range', 'many', /cannot be "many": EINVAL/],
+    ['net.ipv4.nonsense', '1', /there is no such sysctl/],
+  ])('the sysctl %s is refused the value %s by its name', async (name, value, problem) => {
+    const refused = await refusal(pods.run({ linux: { sysctls: { [name]: value } } }));
+    expect(refused.kind).toBe('invalid');
+    expect(refused.message).toContain(`config.linux.sysctls["${name}"]: `);
+    expect(refused.message).toMatch(problem);
   });
 
   it('cgroup_parent is where the pod’s processes are, in every hierarchy; parents made for it go with it', async () => {
     const parent = `${berthd.cgroupParent}/kubepods/pod-x`;
-    const pod = await pods.run({ linux: { cgroup_parent: parent } });
+    const pod = await pods.run({ linux: { cgroup_parent: parent, security_context: SHARED_PID } });
     const id = await pods.start(pod);
     const pids = [await pods.pid('pod', pod.id), await pods.pid('container', id)];
     for (const [i, name] of [pod.id, id].entries()) {
@@ -208,7 +249,8 @@ describe('status and lists', () => {
     const labels = { app: 'web', 'io.kubernetes.pod.uid': 'u-1', odd: 'ünïcode ☃ "quoted"\n' };
     const annotations = { 'kubernetes.io/config.seen': '2026-01-02T03:04:05Z', empty: '' };
     const metadata = { name: 'full', namespace: 'ns', uid: 'u-1', attempt: 3 };
-    const pod = await pods.run({ metadata, labels, annotations }, 'runc');
+    const linux = { security_context: SHARED_PID };
+    const pod = await pods.run({ metadata, labels, annotations, linux }, 'runc');
     const said = await pods.podStatus(pod);
     expect(said).toMatchObject({
       id: pod.id,
@@ -229,7 +271,6 @@ describe('status and lists', () => {
     ]);
     const info = await pods.info('pod', pod.id);
     expect(readFileSync(`/proc/${info.pid}/cmdline`, 'utf8')).toBe('/pause\0-P\0');
-    expect(existsSync(path.join(String(info.namespaces), 'net'))).toBe(true);
   });
 
   it('ListPodSandbox filters by id, state and labels, and by all together', async () => {
@@ -308,7 +349,7 @@ describe('status and lists', () => {
 
 describe('the end of a pod', () => {
   it('StopPodSandbox ends its containers, frees its address, keeps its record, and can be repeated', async () => {
-    const pod = await pods.run();
+    const pod = await pods.run({ linux: { security_context: SHARED_PID } });
     const id = await pods.start(pod);
     const created = await pods.create(pod);
     const before = await pods.podStatus(pod);

@@ -20,6 +20,7 @@ import {
   Pods,
   refusal,
   runs,
+  SHARED_PID,
   sh,
   until,
 } from '../support/pods.ts';
@@ -178,7 +179,7 @@ describe('a daemon that was killed', () => {
   ])(
     'while a sandbox was made, %s, leaves nothing that the retry would trip over',
     async (_name, reached) => {
-      const config = pods.config();
+      const config = pods.config({ linux: { security_context: SHARED_PID } });
       const call = berthd.client.runtime('RunPodSandbox', { config }).catch(() => undefined);
       while (!reached()) await turn();
       await crash();
@@ -233,7 +234,7 @@ describe('a daemon that was killed', () => {
     await pods.stop(id, 0);
     expect((await pods.status(id)).exit_code).toBe(137);
     for (const call of ['StopPodSandbox', 'RemovePodSandbox'] as const) {
-      const other = await pods.run();
+      const other = await pods.run({ linux: { security_context: SHARED_PID } });
       for (let i = 0; i < 3; i++) await pods.start(other);
       const pid = await pods.pid('pod', other.id);
       const asked = berthd.client.runtime(call, { pod_sandbox_id: other.id }).catch(() => {});
@@ -319,7 +320,10 @@ describe('a daemon that was killed', () => {
 
 describe('a process that is killed by hand', () => {
   it('as the pause makes its sandbox NOTREADY, also while the daemon is down', async () => {
-    const [watched, unwatched] = [await pods.run(), await pods.run()];
+    const shared = { linux: { security_context: SHARED_PID } };
+    const [watched, unwatched] = [await pods.run(shared), await pods.run(shared)];
+    const [unpinned, whole] = [await pods.run(), await pods.run()];
+    const pins = String((await pods.info('pod', unpinned.id)).namespaces);
     const pids = [await pods.pid('pod', watched.id), await pods.pid('pod', unwatched.id)];
     const before = await pods.podStatus(watched);
     process.kill(pids[0] ?? 0, 'SIGKILL');
@@ -328,8 +332,12 @@ describe('a process that is killed by hand', () => {
     await crash(async () => {
       process.kill(pids[1] ?? 0, 'SIGKILL');
       await until('it is gone', () => !runs(pids[1] ?? 0));
+      // A pod without a pause process is what its pins hold.
+      unmount(path.join(pins, 'net'));
     });
-    expect((await pods.podStatus(unwatched)).state).toBe('SANDBOX_NOTREADY');
+    const stateOf = async (pod: Pod) => (await pods.podStatus(pod)).state;
+    expect(await Promise.all([unwatched, unpinned].map(stateOf))).toEqual(Array(2).fill('SANDBOX_NOTREADY'));
+    expect(await stateOf(whole)).toBe('SANDBOX_READY');
     expect((await refusal(pods.create(unwatched))).kind).toBe('precondition');
   });
 

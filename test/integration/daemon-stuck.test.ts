@@ -6,7 +6,7 @@ import type { ContainerConfig } from '../../proto/gen/runtime/v1/ContainerConfig
 import type { PodSandboxConfig } from '../../proto/gen/runtime/v1/PodSandboxConfig.ts';
 import { Berthd } from '../support/berthd.ts';
 import { commandLines } from '../support/host.ts';
-import { containerConfig, IDLE, Pods, refusal } from '../support/pods.ts';
+import { containerConfig, IDLE, Pods, refusal, SHARED_PID } from '../support/pods.ts';
 import { type Misbehaviour, Wrapper } from '../support/wrappers.ts';
 
 /** Milliseconds after which the impatient caller of a stuck request gives up. */
@@ -53,6 +53,7 @@ afterAll(async () => {
 class Life {
   readonly config: PodSandboxConfig = pods.config({
     metadata: { name: 'stuck', namespace: 'default', uid: 'u', attempt: 0 },
+    linux: { security_context: SHARED_PID },
   });
   readonly container: ContainerConfig = containerConfig({
     ...IDLE,

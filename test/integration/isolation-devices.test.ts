@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ContainerConfig } from '../../proto/gen/runtime/v1/ContainerConfig.ts';
 import type { LinuxContainerSecurityContext } from '../../proto/gen/runtime/v1/LinuxContainerSecurityContext.ts';
 import { Berthd } from '../support/berthd.ts';
-import { IDLE, OWN_PID, type Pod, Pods, refusal, sh } from '../support/pods.ts';
+import { IDLE, OWN_PID, type Pod, Pods, refusal, SHARED_PID, sh } from '../support/pods.ts';
 
 let berthd: Berthd;
 let pods: Pods;
@@ -172,6 +172,7 @@ describe('annotations', () => {
         exact: 'pod',
         'allowed.example/a/b': '1',
       },
+      linux: { security_context: SHARED_PID },
     });
     const id = await pods.create(pod, {
       ...IDLE,

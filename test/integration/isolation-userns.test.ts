@@ -8,6 +8,7 @@ import type { ContainerConfig } from '../../proto/gen/runtime/v1/ContainerConfig
 import type { LinuxContainerSecurityContext } from '../../proto/gen/runtime/v1/LinuxContainerSecurityContext.ts';
 import type { NamespaceOption } from '../../proto/gen/runtime/v1/NamespaceOption.ts';
 import { listMounts } from '../../src/sys/mount.ts';
+import { namespaceInode } from '../../src/sys/namespaces.ts';
 import { Berthd } from '../support/berthd.ts';
 import { BUSYBOX } from '../support/busybox.ts';
 import { newerRunc } from '../support/newer-runc.ts';
@@ -70,11 +71,12 @@ describe.runIf(runc)('a pod with a user namespace', () => {
   it('has root inside that is nobody outside, in namespaces that it owns', async () => {
     const pod = await newPod();
     const id = await pods.start(pod, container(IDLE));
-    const [pid, pause] = [await pods.pid('container', id), await pods.pid('pod', pod.id)];
+    const pid = await pods.pid('container', id);
+    const { namespaces } = await pods.info('pod', pod.id);
     expect([ids(pid, 'Uid'), ids(pid, 'Gid')]).toEqual([HOST_UID, HOST_GID]);
-    expect([ids(pause, 'Uid'), ids(pause, 'Gid')]).toEqual([HOST_UID + 65_535, HOST_GID + 65_535]);
     for (const kind of ['user', 'net', 'uts', 'ipc']) {
-      expect(ns(pid, kind), kind).toBe(ns(pause, kind));
+      const pinned = namespaceInode(path.join(String(namespaces), kind));
+      expect(ns(pid, kind), kind).toBe(`${kind}:[${pinned}]`);
       expect(ns(pid, kind), kind).not.toBe(ns('self', kind));
     }
     expect(await pods.ask(id, 'id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map | tr -s " "')).toBe(
@@ -163,7 +165,11 @@ describe.runIf(runc)('a pod with a user namespace', () => {
       {
         linux: {
           cgroup_parent: berthd.cgroupParent,
-          sysctls: { 'net.ipv4.ip_unprivileged_port_start': '80', 'kernel.shm_rmid_forced': '1' },
+          sysctls: {
+            'net.ipv4.ip_unprivileged_port_start': '80',
+            'kernel.shm_rmid_forced': '1',
+            'fs.mqueue.msg_max': '17',
+          },
           security_context: { namespace_options: userns() },
         },
       },
@@ -173,15 +179,17 @@ describe.runIf(runc)('a pod with a user namespace', () => {
     expect(
       await pods.ask(
         id,
-        'stat -c %u:%g /etc/hosts /etc/hostname /etc/resolv.conf /dev/shm; echo 192.0.2.1 x >> /etc/hosts; touch /dev/shm/x; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced; ls /sys/class/net /dev/null /dev/pts/ptmx',
+        'stat -c %u:%g /etc/hosts /etc/hostname /etc/resolv.conf /dev/shm; echo 192.0.2.1 x >> /etc/hosts; touch /dev/shm/x; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max; ls /sys/class/net /dev/null /dev/pts/ptmx',
       ),
-    ).toMatch(/^(0:0\n){4}80\n1\n/);
+    ).toMatch(/^(0:0\n){4}80\n1\n17\n/);
     const other = await pods.start(pod, container(IDLE));
     expect(await pods.ask(other, 'grep 192.0.2.1 /etc/hosts; ls /dev/shm')).toBe('192.0.2.1 x\nx');
   });
 
   it('a shared PID namespace, another user, groups and a filter work as in any pod', async () => {
     const pod = await newPod(userns('POD'));
+    const pause = await pods.pid('pod', pod.id);
+    expect([ids(pause, 'Uid'), ids(pause, 'Gid')]).toEqual([HOST_UID + 65_535, HOST_GID + 65_535]);
     const security_context: LinuxContainerSecurityContext = {
       namespace_options: userns('POD'),
       run_as_user: { value: 1000 },

@@ -49,6 +49,9 @@ export function sh(script: string, more: ContainerConfig = {}): ContainerConfig 
 /** The pod's namespaces but a PID namespace for each container, as the kubelet asks by default. */
 export const OWN_PID: LinuxContainerSecurityContext = { namespace_options: { pid: 'CONTAINER' } };
 
+/** One PID namespace for all containers of the pod, which has a pause process for that. */
+export const SHARED_PID: LinuxContainerSecurityContext = { namespace_options: { pid: 'POD' } };
+
 /** A berthd that answers calls, wherever it runs. */
 export type Callee = Pick<Berthd, 'client' | 'dir' | 'cgroupParent'>;
 
@@ -60,7 +63,10 @@ export class Pods {
     this.#berthd = berthd;
   }
 
-  /** A pod's configuration with a name of its own, a log directory and the test's cgroup. */
+  /**
+   * A pod's configuration with a name of its own, a log directory and the test's cgroup; without
+   * `security_context`, its containers have PID namespaces of their own, so that it has no pause process.
+   */
   config(more: PodSandboxConfig = {}): PodSandboxConfig {
     const name = `pod-${randomBytes(4).toString('hex')}`;
     return {
@@ -68,7 +74,7 @@ export class Pods {
       hostname: name,
       log_directory: path.join(this.#berthd.dir, 'logs', name),
       ...more,
-      linux: { cgroup_parent: this.#berthd.cgroupParent, ...more.linux },
+      linux: { cgroup_parent: this.#berthd.cgroupParent, security_context: OWN_PID, ...more.linux },
     };
   }
 
@@ -79,7 +85,7 @@ export class Pods {
     return { id, config };
   }
 
-  /** Creates a container of the busybox image; `more.linux` replaces the default of an own PID namespace. */
+  /** Creates a container of the busybox image. */
   async create(pod: Pod, more: ContainerConfig = IDLE): Promise<string> {
     const config = containerConfig(more);
     const request = { pod_sandbox_id: pod.id, config, sandbox_config: pod.config };
@@ -127,7 +133,7 @@ export class Pods {
     return JSON.parse(info.info ?? '{}') as Record<string, unknown>;
   }
 
-  /** Host's pid of a sandbox's pause process or of a container's first one. */
+  /** Host's pid of a sandbox's pause process, if it has one, or of a container's first one. */
   async pid(kind: 'pod' | 'container', id: string): Promise<number> {
     return Number((await this.info(kind, id)).pid);
   }
@@ -212,15 +218,15 @@ export function runs(pid: number): boolean {
   }
 }
 
-/** A container's configuration with a name of its own and a log. */
+/** A container's configuration with a name of its own, a log and, unless it says otherwise, {@link OWN_PID}. */
 export function containerConfig(more: ContainerConfig = IDLE): ContainerConfig {
   const name = `c-${randomBytes(4).toString('hex')}`;
   return {
     metadata: { name, attempt: 0 },
     image: { image: BUSYBOX },
     log_path: `${name}.log`,
-    linux: { security_context: OWN_PID },
     ...more,
+    linux: { ...more.linux, security_context: { ...OWN_PID, ...more.linux?.security_context } },
   };
 }
 

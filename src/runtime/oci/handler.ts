@@ -29,8 +29,8 @@ export interface OciHandlerOptions extends OciRuntimeOptions {
  * writes its exit file, so that nothing of it depends on berthd.
  */
 export class OciHandler extends OciRuntime implements RuntimeHandler {
-  /** It joins the namespaces as they are, whatever is in them. */
-  readonly needsNetworkFirst = false;
+  /** It joins pinned namespaces as they are, whatever is in them. */
+  readonly needsPause = false;
   readonly #options: OciHandlerOptions;
 
   constructor(options: OciHandlerOptions) {

@@ -57,7 +57,7 @@ export interface ShimHandlerOptions extends ShimParts {
  */
 export class ShimHandler implements RuntimeHandler {
   readonly path: string;
-  readonly needsNetworkFirst = true;
+  readonly needsPause = true;
   readonly #options: ShimHandlerOptions;
   /** By sandbox. */
   readonly #shims = new Map<string, Promise<Shim>>();

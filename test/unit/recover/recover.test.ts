@@ -6,6 +6,7 @@ import type { ContainerExit } from '../../../src/container/record.ts';
 import { containerRecovery, type Recovery, recover, sandboxRecovery, sweep } from '../../../src/recover.ts';
 import { identify, type ProcessIdentity } from '../../../src/sys/process-identity.ts';
 import { container, sandbox } from '../cri/records.ts';
+import { namespaces, sandboxConfig } from '../spec/configs.ts';
 import { fakeServices } from './services.ts';
 
 const EXIT: ContainerExit = { code: 3, finishedAt: 9n, reason: 'Error', message: '' };
@@ -27,7 +28,7 @@ describe('sandboxRecovery', () => {
     ['ready', {}, 'yes', 'no', 'ended'],
     ['ready', {}, 'no', 'either', 'ended'],
     ['stopped', { stoppedAt: 1n }, 'either', 'either', 'nothing'],
-  ])('%s: %o, same boot %s, pause alive %s: %s', (_name, over, sameBoot, alive, expected) => {
+  ])('%s: %o, same boot %s, held %s: %s', (_name, over, sameBoot, alive, expected) => {
     for (const boot of values(sameBoot)) {
       for (const pause of values(alive)) expect(sandboxRecovery(sandbox(over), boot, pause)).toBe(expected);
     }
@@ -70,7 +71,12 @@ describe('recover', () => {
   it.each<[string, Parameters<typeof sandbox>[0], { watched: boolean; ready: boolean; phase: string }]>([
     ['a pause that runs', { pause: ALIVE }, { watched: true, ready: true, phase: 'live' }],
     ['a pause that has ended', { pause: RECYCLED }, { watched: false, ready: false, phase: 'live' }],
-    ['no pause on record', {}, { watched: false, ready: false, phase: 'live' }],
+    ['no pause and no pins', {}, { watched: false, ready: false, phase: 'live' }],
+    [
+      'no pause, and nothing that would have to be pinned',
+      { config: sandboxConfig({}, { namespaces: namespaces({ network: 'node', ipc: 'node' }) }) },
+      { watched: false, ready: true, phase: 'live' },
+    ],
     [
       'a pause of another boot whose number and time are this one’s',
       { pause: ALIVE, bootId: 'another' },

@@ -5,7 +5,7 @@ import { parseOci, stringifyOci } from '../../../src/spec/json.ts';
 import { specResources } from '../../../src/spec/resources.ts';
 import { podSysctls } from '../../../src/spec/sysctl.ts';
 import type { SpecDevice } from '../../../src/spec/types.ts';
-import { hostFacts } from './configs.ts';
+import { hostFacts, sandboxConfig } from './configs.ts';
 
 const GIB = 1024n ** 3n;
 
@@ -90,7 +90,13 @@ test('64-bit integers pass through JSON exactly', () => {
 });
 
 describe('podSysctls', () => {
-  const own = { network: true, ipc: true };
+  const own = {};
+  /** Of a pod that shares these namespaces with the node. */
+  const sysctls = (name: string, shared: { network?: 'node'; ipc?: 'node' }) => {
+    const { security } = sandboxConfig();
+    const namespaces = { ...security.namespaces, ...shared };
+    return podSysctls({ sysctls: { [name]: '1' }, security: { ...security, namespaces } });
+  };
 
   test.each([
     ['net.core.somaxconn', 'net.core.somaxconn'],
@@ -98,21 +104,21 @@ describe('podSysctls', () => {
     ['kernel.shm_rmid_forced', 'kernel.shm_rmid_forced'],
     ['fs.mqueue.msg_max', 'fs.mqueue.msg_max'],
   ])('%s', (given, name) => {
-    expect(podSysctls({ [given]: '1' }, own)).toEqual({ [name]: '1' });
+    expect(sysctls(given, own)).toEqual({ [name]: '1' });
   });
 
   test.each([
     ['kernel.panic', own, /is not kept per namespace/],
     ['kernel.shmfoo', own, /is not kept per namespace/],
-    ['net.ipv4.ip_forward', { network: false, ipc: true }, /the node's network/],
-    ['kernel.sem', { network: true, ipc: false }, /the node's IPC/],
+    ['net.ipv4.ip_forward', { network: 'node' as const }, /the node's network/],
+    ['kernel.sem', { ipc: 'node' as const }, /the node's IPC/],
     ['net.a/../../kernel.panic', own, /not the name/],
     ['net/../kernel/panic', own, /not the name/],
     ['', own, /not the name/],
     ['net.a b', own, /not the name/],
   ])('%j is refused', (name, owned, message) => {
-    expect(() => podSysctls({ [name]: '1' }, owned)).toThrow(message);
-    expect(() => podSysctls({ [name]: '1' }, owned)).toThrow(/^config\.linux\.sysctls\[/);
+    expect(() => sysctls(name, owned)).toThrow(message);
+    expect(() => sysctls(name, owned)).toThrow(/^config\.linux\.sysctls\[/);
   });
 });
 

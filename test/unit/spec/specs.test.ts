@@ -88,7 +88,10 @@ describe('buildSandboxSpec', () => {
   });
 
   test("sysctls of a network that is the node's are refused", () => {
-    const config = sandboxConfig({ sysctls: { 'net.core.somaxconn': '9' } });
+    const config = sandboxConfig(
+      { sysctls: { 'net.core.somaxconn': '9' } },
+      { namespaces: namespaces({ network: 'node' }) },
+    );
     expect(() => buildSandboxSpec(input({ config, namespaces: { ipc: '/ns/ipc' } }))).toThrow(
       /config\.linux\.sysctls/,
     );
