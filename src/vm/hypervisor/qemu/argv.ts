@@ -1,4 +1,5 @@
 import { BerthError } from '../../../errors.ts';
+import { AGENT_PORT_NAME } from '../../protocol/messages.ts';
 import type { VmConfig, VmNic } from '../../types.ts';
 import {
   type Blockdev,
@@ -25,9 +26,6 @@ export const ID = {
   agent: 'agent',
   moreMemory: 'vmem0',
 } as const;
-
-/** The port of the agent: /dev/virtio-ports/berth.agent in the guest. */
-export const AGENT_PORT_NAME = 'berth.agent';
 
 export type MachineType = 'q35' | 'pc' | 'microvm';
 

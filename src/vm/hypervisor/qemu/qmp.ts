@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { BerthError, messageOf } from '../../../errors.ts';
 import { stringifyOci } from '../../../spec/json.ts';
 import { orAborted } from '../../../util/abort.ts';
@@ -12,7 +12,7 @@ const COMMAND_MS = 10_000;
 const greeting = z.object({ QMP: z.object({ version: z.unknown() }) });
 const success = z.object({ id: z.number(), return: z.unknown() });
 const failure = z.object({ id: z.number(), error: z.object({ class: z.string(), desc: z.string() }) });
-const event = z.object({ event: z.string(), data: z.record(z.string(), z.unknown()).optional() });
+const event = z.object({ event: z.string(), data: z.optional(z.record(z.string(), z.unknown())) });
 
 /** Something that happened in the machine, such as `SHUTDOWN` or `DEVICE_DELETED`. */
 export interface QmpEvent {

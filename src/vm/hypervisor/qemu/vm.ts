@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { BerthError } from '../../../errors.ts';
 import type { ProcessIdentity } from '../../../sys/process-identity.ts';
 import { orAborted } from '../../../util/abort.ts';
@@ -18,7 +18,11 @@ const MEMORY_POLL_MS = 100;
 
 const status = z.object({ status: z.string(), running: z.boolean() });
 const hotpluggable = z.array(
-  z.object({ type: z.string(), props: z.record(z.string(), z.number()), 'qom-path': z.string().optional() }),
+  z.object({
+    type: z.string(),
+    props: z.record(z.string(), z.number()),
+    'qom-path': z.optional(z.string()),
+  }),
 );
 
 interface Parts {
