@@ -36,6 +36,7 @@ import { type Handlers, makeHandlers } from './runtime/handlers.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { Services } from './services.ts';
 import { readHostFacts } from './spec/host.ts';
+import { GuestFigures } from './stats/guest-figures.ts';
 import { Readings } from './stats/readings.ts';
 import { Sampler } from './stats/sampler.ts';
 import { WritableLayerUsage } from './stats/writable-layer-usage.ts';
@@ -159,6 +160,7 @@ async function build(
     ...{ config, cgroupDriver, paths, poller, log, attachments },
     sandboxOf: (id) => containers.get(id)?.sandboxId ?? sandboxes.get(id)?.id,
   });
+  const guests = new GuestFigures(cgroups, log);
   if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
   const services: Services = {
     config,
@@ -195,7 +197,8 @@ async function build(
     openFiles: new OpenFileCounts(),
     metrics: new DaemonMetrics(config.metrics.enabled),
     layerUsage: new WritableLayerUsage(log),
-    readings: new Readings(cgroups, config.stats.interval * 1000),
+    readings: new Readings(guests, config.stats.interval * 1000),
+    guests,
     creating: new SingleFlight(),
     locks: new KeyedMutex(),
   };

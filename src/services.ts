@@ -19,6 +19,7 @@ import type { ExitWatch } from './runtime/exit-watch.ts';
 import type { RuntimeHandler } from './runtime/handler.ts';
 import type { SandboxRecord } from './sandbox/record.ts';
 import type { HostFacts } from './spec/host.ts';
+import type { GuestFigures } from './stats/guest-figures.ts';
 import type { Readings } from './stats/readings.ts';
 import type { WritableLayerUsage } from './stats/writable-layer-usage.ts';
 import type { StreamingServer } from './streaming/server.ts';
@@ -59,6 +60,7 @@ export interface Services {
   readonly stopLoops: StopLoops;
   readonly layerUsage: WritableLayerUsage;
   readonly readings: Readings;
+  readonly guests: GuestFigures;
   readonly openFiles: OpenFileCounts;
   /** What berthd counts about itself. */
   readonly metrics: DaemonMetrics;

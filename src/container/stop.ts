@@ -58,7 +58,10 @@ async function killAll(
   signal: AbortSignal,
 ): Promise<string> {
   try {
-    await s.runtimes.get(s.sandboxes.require(sandboxId).runtimeHandler)?.killAll?.(id);
+    const runtime = s.runtimes.get(s.sandboxes.require(sandboxId).runtimeHandler);
+    if (runtime?.killAll !== undefined && !s.cgroups.exists(cgroup.path)) {
+      await orAborted(runtime.killAll(id), signal);
+    }
     await s.cgroups.kill(cgroup.path, signal);
     return '';
   } catch (e: unknown) {

@@ -4,7 +4,7 @@ import { BerthError, isErrno } from '../errors.ts';
 import type { Services } from '../services.ts';
 import { oomScoreAdj } from '../spec/process.ts';
 import { checkOomScoreAdj, checkResources } from '../spec/validate.ts';
-import { live } from './start.ts';
+import { live, runtimeOf } from './start.ts';
 
 /**
  * UpdateContainerResources: writes the limits that are given and keeps the caller's own numbers for
@@ -26,7 +26,10 @@ export async function updateContainerResources(
     const container = live(s, id);
     if (container.exit !== undefined) throw new BerthError('precondition', 'the container has exited');
     try {
-      await s.cgroups.update(container.cgroup.path, resources);
+      const runtime = runtimeOf(s, container);
+      if (runtime.update === undefined || s.cgroups.exists(container.cgroup.path)) {
+        await s.cgroups.update(container.cgroup.path, resources);
+      } else await runtime.update(id, resources);
     } catch (e: unknown) {
       if (!(e instanceof CgroupError)) throw e;
       const kind = e.code === 'EBUSY' ? 'precondition' : e.code === 'EINVAL' ? 'invalid' : 'internal';

@@ -4,6 +4,7 @@ import type { ContainerRecord } from '../container/record.ts';
 import { isErrno } from '../errors.ts';
 import { isReady, type SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
+import { handlerOf, LIST_AGE_MS } from '../stats/container-stats.ts';
 import { podCgroups } from '../stats/pod-cgroup.ts';
 import { networkStats } from '../stats/sandbox-stats.ts';
 import { nowNs } from '../util/nanoseconds.ts';
@@ -94,7 +95,9 @@ async function containerSeries(
   sandbox: SandboxRecord,
   { id, config, init, ...record }: ContainerRecord,
 ): Promise<PodMetrics['containers'][number] | undefined> {
-  const cgroup = s.cgroups.details(record.cgroup.path, scrape.pageSizes);
+  await s.guests.refresh([{ id, cgroup: record.cgroup }], handlerOf(s), LIST_AGE_MS);
+  const { path } = record.cgroup;
+  const cgroup = s.guests.details(path) ?? s.cgroups.details(path, scrape.pageSizes);
   if (cgroup === undefined) return undefined;
   const openFiles = s.openFiles.of(id, cgroup.processes, init?.pid);
   const layer = await s.layerUsage.of(id, s.paths.container(id).upper);

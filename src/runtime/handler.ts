@@ -66,8 +66,8 @@ export interface RuntimeHandler {
    */
   dial?(sandboxId: string, port: number, signal: AbortSignal): Promise<Socket>;
 
-  /** What a running container uses, where no cgroup of this host tells; undefined when it cannot be told. */
-  usage?(id: string): Promise<CgroupDetails | undefined>;
+  /** What a running container uses, where no cgroup of this host tells. @throws BerthError; the signal's reason */
+  usage?(id: string, signal: AbortSignal): Promise<CgroupDetails>;
 
   /** Sets the limits that are given, where no cgroup of this host has them. @throws BerthError */
   update?(id: string, resources: Resources): Promise<void>;

@@ -57,6 +57,13 @@ export function specResources(
   };
 }
 
+/** Only the limits that are given, to change them in a running container. */
+export function changedResources(r: Resources): Partial<LinuxResources> {
+  const host = { unifiedCgroups: false, swapAccounting: true, hugetlb: true };
+  const { devices, pids, ...given } = specResources({ ...r, unified: undefined }, [], host);
+  return { ...given, ...(r.pidsLimit === undefined ? {} : { pids }) };
+}
+
 function set<K extends string>(key: K, value: bigint | undefined): Partial<Record<K, bigint>> {
   return value ? ({ [key]: value } as Record<K, bigint>) : {};
 }

@@ -1,5 +1,6 @@
 import type { CgroupUsage } from '../../cgroups/index.ts';
 import type { ContainerRecord } from '../container/record.ts';
+import type { RuntimeHandler } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
 import { mapYielding } from '../util/yielding.ts';
 import type { Reading } from './readings.ts';
@@ -27,6 +28,7 @@ export async function containerStats(
   s: Services,
   record: ContainerRecord,
 ): Promise<ContainerStats | undefined> {
+  await s.guests.refresh([record], handlerOf(s));
   return complete(s, record, s.readings.read(record.cgroup.path), nodeSwapBytes());
 }
 
@@ -37,10 +39,23 @@ export async function listContainerStats(
   maxAgeMs = LIST_AGE_MS,
   nodeSwap = nodeSwapBytes(),
 ): Promise<ContainerStats[]> {
+  await s.guests.refresh(records, handlerOf(s), maxAgeMs);
   const readings = await mapYielding(records, ({ cgroup }) => s.readings.read(cgroup.path, maxAgeMs));
   // Side by side: the first look at a large layer takes a while.
   const all = await Promise.all(records.map((record, i) => complete(s, record, readings[i], nodeSwap)));
   return all.filter((stats) => stats !== undefined);
+}
+
+/** Who is to be asked about a container that is in no cgroup of this host. */
+export function handlerOf({
+  runtimes,
+  sandboxes,
+  containers,
+}: Pick<Services, 'runtimes' | 'sandboxes' | 'containers'>) {
+  return ({ id }: { id: string }): RuntimeHandler | undefined => {
+    const sandbox = sandboxes.get(containers.get(id)?.sandboxId ?? '');
+    return sandbox === undefined ? undefined : runtimes.get(sandbox.runtimeHandler);
+  };
 }
 
 async function complete(

@@ -1,13 +1,23 @@
+import type { ContainerRecord } from '../container/record.ts';
 import { messageOf } from '../errors.ts';
 import { isReady } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
 import { mapYielding } from '../util/yielding.ts';
+import { handlerOf } from './container-stats.ts';
 import { podCgroups } from './pod-cgroup.ts';
 
 /** What it works with. */
 type Sampled = Pick<
   Services,
-  'sandboxes' | 'containers' | 'cgroups' | 'readings' | 'layerUsage' | 'openFiles' | 'log'
+  | 'runtimes'
+  | 'sandboxes'
+  | 'containers'
+  | 'cgroups'
+  | 'readings'
+  | 'guests'
+  | 'layerUsage'
+  | 'openFiles'
+  | 'log'
 >;
 
 /** What sampling has cost so far. */
@@ -51,22 +61,26 @@ export class Sampler {
   }
 
   async #round(): Promise<void> {
-    const { sandboxes, containers, cgroups, readings, layerUsage, openFiles, log } = this.#s;
+    const { sandboxes, containers, cgroups, readings, guests, layerUsage, openFiles, log } = this.#s;
     const ownCgroup = podCgroups(sandboxes.values());
     const paths = new Set<string>();
     const ids = new Set<string>();
+    const running: Pick<ContainerRecord, 'id' | 'cgroup'>[] = [];
     for (const sandbox of sandboxes.values()) {
       if (isReady(sandbox)) paths.add(ownCgroup(sandbox) ?? sandbox.cgroup.path);
     }
     for (const { id, phase, exit, cgroup } of containers.values()) {
       if (phase !== 'live' || exit !== undefined) continue;
       ids.add(id);
+      running.push({ id, cgroup });
       paths.add(cgroup.path);
     }
     readings.retain(paths);
     cgroups.retain(paths);
     layerUsage.retain(ids);
     openFiles.retain(ids);
+    guests.retain(paths);
+    await guests.refresh(running, handlerOf(this.#s));
     let spent = 0;
     await mapYielding(paths, (path) => {
       const began = performance.now();

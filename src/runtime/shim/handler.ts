@@ -1,14 +1,18 @@
 import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { CgroupDetails, Resources } from '../../../cgroups/types.ts';
 import type { Attachment, AttachmentSinks } from '../../container/attachments.ts';
 import { BerthError, kindOf, messageOf } from '../../errors.ts';
 import type { Paths } from '../../paths.ts';
 import type { ProcessEnd, RuncOptions, TaskClient } from '../../shim/task.ts';
 import { deleteWithoutShim } from '../../shim/verbs.ts';
 import { type Signal, signalNumber } from '../../signals.ts';
+import { stringifyOci } from '../../spec/json.ts';
+import { changedResources } from '../../spec/resources.ts';
 import type { Process } from '../../spec/types.ts';
 import { identify, signal as sendSignal } from '../../sys/process-identity.ts';
+import { orAborted } from '../../util/abort.ts';
 import {
   type CreatedContainer,
   type ExecOptions,
@@ -23,6 +27,7 @@ import { makeFifos } from './fifos.ts';
 import { startKeeper } from './keeper.ts';
 import { endStrayShims, forgetShim, isShimAlive, Shim, type ShimParts } from './shim.ts';
 import { ContainerStdio } from './stdio.ts';
+import { toDetails } from './usage.ts';
 
 const KILL = signalNumber('SIGKILL') ?? 9;
 /** After SIGKILL only the kernel, or a VM, can hold a process; milliseconds. */
@@ -158,6 +163,19 @@ export class ShimHandler implements RuntimeHandler {
     } catch (e: unknown) {
       this.#options.log.debug({ container: id, reason: messageOf(e) }, 'commands may be left in a container');
     }
+  }
+
+  async killAll(id: string): Promise<void> {
+    await (await this.tasksOf(id)).kill(id, KILL, { all: true });
+  }
+
+  async usage(id: string, signal: AbortSignal): Promise<CgroupDetails> {
+    const answer = this.tasksOf(id).then((tasks) => tasks.stats(id));
+    return toDetails(await orAborted(answer, signal));
+  }
+
+  async update(id: string, resources: Resources): Promise<void> {
+    await (await this.tasksOf(id)).update(id, stringifyOci(changedResources(resources)));
   }
 
   ended(container: HandledContainer): Promise<void> {

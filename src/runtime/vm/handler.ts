@@ -23,10 +23,6 @@ export class VmHandler extends ShimHandler {
     this.#env = { ...options.program.env };
   }
 
-  async killAll(id: string): Promise<void> {
-    await (await this.tasksOf(id)).kill(id, KILL, { all: true });
-  }
-
   /** What a guest has written but not stored would be lost with its process. */
   async shutDown(sandboxId: string): Promise<void> {
     const patience = new AbortController();

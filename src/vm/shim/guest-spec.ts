@@ -157,10 +157,12 @@ function guestPidNamespace(path: string): string {
 
 /** Limits, without what names the host's own CPUs, memory nodes, huge pages and disks. */
 export function guestResources(resources: unknown): JsonObject {
-  const { hugepageLimits, blockIO, network, rdma, cpu, unified, ...rest } = objectOf(
+  const { hugepageLimits, blockIO, network, rdma, cpu, memory, unified, ...rest } = objectOf(
     resources ?? {},
     'linux.resources',
   );
+  // The guest has no swap.
+  const { swap, swappiness, kernel, kernelTCP, ...ram } = objectOf(memory ?? {}, 'linux.resources.memory');
   const { cpus, mems, realtimePeriod, realtimeRuntime, ...time } = objectOf(cpu ?? {}, 'linux.resources.cpu');
-  return { ...rest, cpu: time };
+  return { ...rest, cpu: time, memory: ram };
 }
