@@ -161,8 +161,8 @@ const vm = z.strictObject({
     .describe("MiB of a virtual machine, to which the pod's memory limits are added"),
   max_memory: z.int().min(64).default(16_384).describe('MiB: the most that any pod gets'),
   network: z
-    .enum(['tc', 'macvtap'])
-    .default('tc')
+    .enum(['tcfilter', 'macvtap'])
+    .default('tcfilter')
     .describe("How the guest's network card is joined to the pod's interface"),
   boot_timeout: z
     .int()

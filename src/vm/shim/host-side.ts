@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { messageOf } from '../../errors.ts';
+import { connectNetwork } from '../network/connect.ts';
 import { type GuestInterface, SHARE_TAG } from '../protocol/messages.ts';
 import { Virtiofsd, virtiofsdKind } from '../storage/virtiofsd.ts';
 import type { Vm } from '../types.ts';
@@ -102,16 +103,21 @@ async function make(
   });
   undo.push({ what: 'file server', undo: () => files.stop(AbortSignal.timeout(STOP_MS)) });
   const netns = spec.namespace('network')?.path;
+  const network =
+    netns === undefined
+      ? { nics: [], interfaces: [], close: async () => {} }
+      : await connectNetwork({ netns, model: settings.network, dir: directory.vm }, signal);
+  undo.push({ what: 'network', undo: () => network.close() });
   const vm = await hypervisor.start(
     {
       ...{ id, dir: directory.vm, netns, cgroups: [], ...size },
       ...{ boot: image, kernelArgs: [], channel: 'virtio-serial' },
-      ...{ nics: [], disks: [], shares: [{ tag: SHARE_TAG, socket }] },
+      ...{ nics: network.nics, disks: [], shares: [{ tag: SHARE_TAG, socket }] },
     },
     signal,
   );
   undo.push({ what: 'hypervisor', undo: () => vm.stop(AbortSignal.timeout(STOP_MS)) });
-  return { vm, files, interfaces: [] };
+  return { vm, files, interfaces: network.interfaces };
 }
 
 /** The last that was made first; all are tried. */

@@ -31,7 +31,7 @@ const DEFAULTS = {
     ...{ hypervisor: 'qemu', qemu: `/usr/bin/qemu-system-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}` },
     ...{ machine: '', firecracker: '/usr/bin/firecracker', virtiofsd: '/usr/lib/qemu/virtiofsd' },
     ...{ guest_dir: '/var/lib/berth/guest', vcpus: 1, max_vcpus: 8, memory: 192, max_memory: 16_384 },
-    ...{ network: 'tc', boot_timeout: 60 },
+    ...{ network: 'tcfilter', boot_timeout: 60 },
   },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } },
 };

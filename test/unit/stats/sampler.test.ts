@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { CgroupManager, CgroupUsage } from '../../../cgroups/types.ts';
 import { OpenFileCounts } from '../../../src/metrics/open-files.ts';
 import { containerStats, listContainerStats } from '../../../src/stats/container-stats.ts';
+import { GuestFigures } from '../../../src/stats/guest-figures.ts';
 import { Readings } from '../../../src/stats/readings.ts';
 import { Sampler } from '../../../src/stats/sampler.ts';
 import { WritableLayerUsage } from '../../../src/stats/writable-layer-usage.ts';
@@ -34,6 +35,7 @@ afterEach(async () => {
 const services = () =>
   Object.assign(
     { readings: new Readings(cgroups, 10_000), layerUsage, openFiles: new OpenFileCounts() },
+    { guests: new GuestFigures({ ...cgroups, exists: () => true }, fake.s.log) },
     fake.s,
     { cgroups: cgroups as unknown as CgroupManager },
   );
