@@ -1,12 +1,15 @@
 import { readFileSync, statfsSync } from 'node:fs';
+import { type CgroupDirectory, dumpDirectories } from './dump.ts';
 import { CgroupError } from './io.ts';
 import { parseHierarchies } from './mountinfo.ts';
+import { normalisePath } from './naming.ts';
 import { isSystemdBooted } from './systemd/slice.ts';
 import { systemdUnits, type Units } from './systemd/units.ts';
 import type { CgroupDriver, CgroupManager, CgroupMode } from './types.ts';
 import { V1Manager } from './v1/manager.ts';
 import { V2Manager } from './v2/manager.ts';
 
+export type { CgroupDirectory } from './dump.ts';
 export { CgroupError } from './io.ts';
 export { type CgroupName, type CgroupNameInput, cgroupName } from './naming.ts';
 export { removeIfEmpty } from './tree.ts';
@@ -21,6 +24,8 @@ export interface Cgroups {
   readonly mode: CgroupMode;
   /** @throws CgroupError ENOENT when systemd is asked for and does not run this host */
   manager(driver: CgroupDriver): CgroupManager;
+  /** All files of a cgroup, by hierarchy; those in which it does not exist are left out. */
+  dump(path: string): CgroupDirectory[];
 }
 
 export interface DetectOptions {
@@ -39,14 +44,22 @@ export function detectCgroups(options: DetectOptions = {}): Cgroups {
   const { root = '/sys/fs/cgroup', mountinfoPath = '/proc/self/mountinfo' } = options;
   const fsType = options.fsType ?? ((path: string) => statfsSync(path).type);
   if (fsType(root) === CGROUP2_MAGIC) {
-    return { mode: 'v2', manager: (driver) => new V2Manager(root, unitsFor(driver)) };
+    return {
+      mode: 'v2',
+      manager: (driver) => new V2Manager(root, unitsFor(driver)),
+      dump: (path) => dumpDirectories([root + normalisePath(path)]),
+    };
   }
   const hierarchies = parseHierarchies(readFileSync(mountinfoPath, 'utf8'), root);
   if (!hierarchies.some((h) => h.version === 1)) {
     throw new CgroupError('ENOENT', root, `no control groups are mounted at ${root}`);
   }
   const mode = hierarchies.some((h) => h.version === 2) ? 'hybrid' : 'v1';
-  return { mode, manager: (driver) => new V1Manager(hierarchies, unitsFor(driver)) };
+  return {
+    mode,
+    manager: (driver) => new V1Manager(hierarchies, unitsFor(driver)),
+    dump: (path) => dumpDirectories(hierarchies.map((h) => h.mountpoint + normalisePath(path))),
+  };
 }
 
 function unitsFor(driver: CgroupDriver): Units | undefined {

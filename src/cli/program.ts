@@ -60,6 +60,11 @@ const VERBS: readonly { name: string; summary: string; load: () => Promise<Verb>
     load: () => import('./verbs/inspect.ts'),
   },
   { name: 'stats', summary: 'show what running containers use', load: () => import('./verbs/stats.ts') },
+  {
+    name: 'top',
+    summary: 'watch what running containers use',
+    load: () => import('./verbs/top.ts'),
+  },
   { name: 'info', summary: 'show the daemon and its node', load: () => import('./verbs/info.ts') },
 ];
 

@@ -1,22 +1,28 @@
+import path from 'node:path';
 import type { Command } from 'commander';
-import { kindOf, notFound } from '../../errors.ts';
+import { detectCgroups } from '../../../cgroups/index.ts';
+import { BerthError, kindOf, notFound } from '../../errors.ts';
 import type { Client } from '../client.ts';
 import type { Context } from '../context.ts';
 import { writeJson } from '../output.ts';
-import { inventory, resolve } from '../resolve.ts';
+import { type Inventory, inventory, resolve, type Target } from '../resolve.ts';
 import { resolveImage } from './rmi.ts';
 
 export function configure(command: Command, context: () => Context): void {
   command
     .description('Prints all that the daemon tells about pods, containers or images, as JSON.')
     .argument('<name...>', 'ids, beginnings of ids, or names')
+    .option('--cgroup', "the control group's files instead, as this machine's kernel has them")
     .addHelpText(
       'after',
       '\nPrints an object for one name and a list for several. "status" is as CRI has it (an image under\n' +
         '"image"), "info" what the daemon adds.\n' +
+        'With --cgroup: of a container its own control group, of a pod the one that its parts are in.\n' +
         "\nExamples:\n  berth inspect default/web | jq -r '.status.network.ip'\n  berth inspect busybox:1.36\n",
     )
-    .action((words: string[]) => inspect(context(), words));
+    .action((words: string[], { cgroup }: { cgroup?: true }) =>
+      cgroup === true ? inspectCgroups(context(), words) : inspect(context(), words),
+    );
 }
 
 async function inspect(context: Context, words: string[]): Promise<void> {
@@ -25,19 +31,56 @@ async function inspect(context: Context, words: string[]): Promise<void> {
   const found: object[] = [];
   for (const word of words) {
     try {
-      const target = resolve(word, all, ['pod', 'container']);
-      const request = { verbose: true };
-      const answer =
-        target.kind === 'pod'
-          ? await client.runtime('PodSandboxStatus', { pod_sandbox_id: target.pod.id, ...request })
-          : await client.runtime('ContainerStatus', { container_id: target.container.id, ...request });
-      found.push({ kind: target.kind, status: answer.status, info: parseInfo(answer.info) });
+      found.push(await inspectTarget(client, resolve(word, all, ['pod', 'container'])));
     } catch (e: unknown) {
       if (kindOf(e) !== 'notFound') throw e;
       found.push(await inspectImage(client, word));
     }
   }
   writeJson(context, found.length === 1 ? found[0] : found);
+}
+
+async function inspectTarget(client: Client, target: Target) {
+  const request = { verbose: true };
+  const { status, info } =
+    target.kind === 'pod'
+      ? await client.runtime('PodSandboxStatus', { pod_sandbox_id: target.pod.id, ...request })
+      : await client.runtime('ContainerStatus', { container_id: target.container.id, ...request });
+  return { kind: target.kind, status, info: parseInfo(info) };
+}
+
+async function inspectCgroups(context: Context, words: string[]): Promise<void> {
+  const client = await context.client();
+  const all = await inventory(client);
+  const found: object[] = [];
+  for (const word of words) found.push(await inspectCgroup(client, all, word));
+  writeJson(context, found.length === 1 ? found[0] : found);
+}
+
+/** @throws BerthError precondition when there is none, as after a container's end */
+async function inspectCgroup(client: Client, all: Inventory, word: string): Promise<object> {
+  const target = resolve(word, all, ['pod', 'container']);
+  const { kind, status, info } = await inspectTarget(client, target);
+  const own = cgroupOf(info);
+  if (own === undefined) {
+    throw new BerthError('unimplemented', `the daemon does not tell the cgroup of ${JSON.stringify(word)}`);
+  }
+  const at = kind === 'pod' ? path.dirname(own) : own;
+  const { mode, dump } = detectCgroups();
+  const directories = dump(at);
+  if (directories.length === 0) {
+    throw new BerthError(
+      'precondition',
+      `${kind} ${JSON.stringify(word)} has no cgroup ${at} on this machine`,
+    );
+  }
+  return { kind, id: status?.id, mode, path: at, directories };
+}
+
+/** Within each hierarchy. */
+function cgroupOf({ info }: Record<string, unknown>): string | undefined {
+  if (typeof info !== 'object' || info === null || !('cgroup' in info)) return undefined;
+  return typeof info.cgroup === 'string' ? info.cgroup : undefined;
 }
 
 async function inspectImage(client: Client, word: string): Promise<object> {
