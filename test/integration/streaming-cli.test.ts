@@ -6,6 +6,7 @@ import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
 import { type Pod, Pods, sh, until } from '../support/pods.ts';
+import { inTerminal, modesIn } from '../support/terminal.ts';
 
 const BERTH = path.resolve(import.meta.dirname, '../../bin/berth');
 
@@ -45,22 +46,6 @@ async function berth(
   return { code, stdout: stdout ?? '', stderr: stderr ?? '' };
 }
 
-/** Runs a shell script in a terminal of 30 lines of 90 columns; `type` is called with what is shown. */
-async function inTerminal(
-  script: string,
-  type: (shown: string, write: (keys: string) => void) => void = () => {},
-) {
-  const child = spawn('script', ['-qec', `stty rows 30 cols 90; ${script}`, '/dev/null'], { env: env() });
-  let shown = '';
-  child.stdout.on('data', (chunk) => {
-    shown += String(chunk);
-    type(shown, (keys) => child.stdin.write(keys));
-  });
-  await once(child, 'exit');
-  child.stdin.end();
-  return shown;
-}
-
 describe('berth exec', () => {
   it('shows output as it comes, and ends with the command’s status', async () => {
     expect(await berth(['exec', idle, '--', 'sh', '-c', 'echo out; echo err >&2; exit 7'])).toEqual({
@@ -92,23 +77,23 @@ describe('berth exec', () => {
   it('gives the command this terminal’s size with -t, all keys, and gives the terminal back', async () => {
     const command = `${BERTH} exec -it ${idle} -- sh -c 'stty size; echo ready; read -n 1 k; echo "key $k"; exit 3'`;
     let typed = false;
-    const shown = await inTerminal(`stty -g; ${command}; echo "status $?"; stty -g`, (text, write) => {
-      if (typed || !text.includes('ready')) return;
+    const shown = await inTerminal(`stty -g; ${command}; echo "status $?"; stty -g`, env(), (typist) => {
+      if (typed || !typist.shown.includes('ready')) return;
       typed = true;
-      write('\x03');
+      typist.write('\x03');
     });
     // Ctrl-C reached the far terminal, whose driver made SIGINT of it.
     expect(shown).toContain('30 90\r\nready\r\n');
     expect(shown).toContain('status 130');
-    const modes = shown.split('\r\n').filter((line) => /^[0-9a-f:]{40,}$/.test(line));
+    const modes = modesIn(shown);
     expect(modes.length).toBe(2);
     expect(modes[0]).toBe(modes[1]);
   });
 
   it.each(['TERM', 'INT', 'HUP'])('gives the terminal back when it is ended by SIG%s', async (signal) => {
     const command = `timeout --foreground -s ${signal} 2 ${BERTH} exec -it ${idle} -- sleep 4242`;
-    const shown = await inTerminal(`stty -g; ${command}; stty -g`);
-    const modes = shown.split('\r\n').filter((line) => /^[0-9a-f:]{40,}$/.test(line));
+    const shown = await inTerminal(`stty -g; ${command}; stty -g`, env());
+    const modes = modesIn(shown);
     expect(modes.length).toBe(2);
     expect(modes[0]).toBe(modes[1]);
     await until(

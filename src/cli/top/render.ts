@@ -58,7 +58,7 @@ const amount = (
 });
 
 const waiting = (head: string, resource: Resource): Column => ({
-  ...{ head, width: 5, align: 'right', drop: 3 },
+  ...{ head, width: 5, align: 'right', drop: 4 },
   cell: ({ pressure }) => {
     const percent = pressure[resource];
     const colour = percent === undefined ? 'faint' : level(percent, SOME, MUCH);
@@ -73,16 +73,16 @@ const FIGURES: readonly Column[] = [
     cell: ({ cores }) => plain(cores, (value) => value.toFixed(2)),
   },
   {
-    ...{ head: 'OF LIMIT', width: BAR + 5, align: 'left', drop: 2 },
+    ...{ head: 'OF LIMIT', width: BAR + 5, align: 'left', drop: 3 },
     cell: ({ cores, coreLimit }) => bar(cores, coreLimit),
   },
-  amount('MEMORY', 'memory', 0, ({ memory }) => memory),
+  amount('MEMORY', 'memory', 1, ({ memory }) => memory),
   {
-    ...{ head: 'OF LIMIT', width: BAR + 5, align: 'left', drop: 1 },
+    ...{ head: 'OF LIMIT', width: BAR + 5, align: 'left', drop: 2 },
     cell: ({ memory, memoryLimit }) => bar(memory, memoryLimit),
   },
-  amount('SWAP', 'swap', 5, ({ swap }) => swap),
-  amount('DISK', 'disk', 4, ({ disk }) => disk),
+  amount('SWAP', 'swap', 6, ({ swap }) => swap),
+  amount('DISK', 'disk', 5, ({ disk }) => disk),
   waiting('W-CPU', 'cpu'),
   waiting('W-MEM', 'memory'),
   waiting('W-IO', 'io'),
@@ -172,6 +172,7 @@ function fitting(rows: readonly TopRow[], width: number): Column[] {
     Math.max(least, ...texts.map((text) => printable(text).length));
   const name = Math.min(
     24,
+    Math.max(4, Math.floor(width / 4)),
     longest(
       rows.map((row) => row.name),
       4,

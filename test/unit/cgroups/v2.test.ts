@@ -190,6 +190,20 @@ describe('create', () => {
   });
 });
 
+describe('dump', () => {
+  it('has every file that can be read', () => {
+    writeFileSync(join(root, 'pod/cgroup.kill'), '', { mode: 0o200 });
+    const cgroups = detectCgroups({ root, mountinfoPath: '/nonexistent', fsType: () => CGROUP2 });
+    const [dump, ...others] = cgroups.dump('/pod/');
+    expect([dump?.directory, others]).toEqual([join(root, 'pod'), []]);
+    expect(dump?.files).toMatchObject({ 'memory.max': '268435456', 'pids.current': '5' });
+    expect(dump?.files['cpu.stat']).toMatch(/^usage_usec \d+\n.*\d$/s);
+    expect(dump?.files).not.toHaveProperty(['cgroup.kill']);
+    expect(cgroups.dump('/absent')).toEqual([]);
+    expect(() => cgroups.dump('/../etc')).toThrow('must not contain');
+  });
+});
+
 describe('procs', () => {
   it('collects the subtree, each process once', () => {
     mkdirSync(join(root, 'pod/a/b'), { recursive: true });
