@@ -104,15 +104,14 @@ export class Pod {
     if (execId !== '') return this.#startExec(task, execId);
     const { init, isSandbox } = task;
     init.checkCreated();
-    if (!isSandbox)
-      await init.whileStarting(
-        this.#running()
-          .agent.call('start', { id })
-          .then(() => {}),
-      );
-    init.started(init.pid);
-    this.#parts.publish('TaskStart', { container_id: id, pid: init.pid });
-    return init.pid;
+    const { pid } = init;
+    const begin = async (): Promise<void> => {
+      if (!isSandbox) await this.#running().agent.call('start', { id });
+      init.started(pid);
+      this.#parts.publish('TaskStart', { container_id: id, pid });
+    };
+    await init.whileStarting(begin());
+    return pid;
   }
 
   /** Describes a further process, an OCI process object. */
@@ -306,15 +305,18 @@ export class Pod {
     const { terminal } = process.paths;
     const text = stringifyOci({ ...spec, terminal });
     const request = { id, execId, process: text, streams, terminal };
-    const starting = machine.agent.call('exec', request);
+    const begin = async (): Promise<void> => {
+      const { pid } = await machine.agent.call('exec', request);
+      process.started(pid);
+      this.#parts.publish('TaskExecStarted', { container_id: id, exec_id: execId, pid });
+    };
     try {
-      await process.whileStarting(starting.then(({ pid }) => process.started(pid)));
+      await process.whileStarting(begin());
     } catch (e: unknown) {
       process.close();
       this.#finish(process, { code: 255, at: nowNs() });
       throw e;
     }
-    this.#parts.publish('TaskExecStarted', { container_id: id, exec_id: execId, pid: process.pid });
     return process.pid;
   }
 

@@ -183,8 +183,9 @@ describe('commands', () => {
     pod.exec('c1', 'e', { args: ['x'] }, NOWHERE);
     const gate = Promise.withResolvers<void>();
     machine.answer = async () => {
-      exit('c1', 0, 'e');
       await gate.promise;
+      // As when both come in one piece.
+      exit('c1', 0, 'e');
       return { pid: 9 };
     };
     const started = pod.start('c1', 'e');
