@@ -113,6 +113,18 @@ export interface Vm {
    */
   resize(to: VmSize, signal: AbortSignal): Promise<Required<VmSize>>;
   /**
+   * Adds a disk; the guest sees it a moment later.
+   *
+   * @throws BerthError `unimplemented` when the hypervisor cannot, `exhausted` when no place is free
+   */
+  addDisk(disk: VmDisk, signal: AbortSignal): Promise<void>;
+  /**
+   * Takes away a disk that `addDisk` added; the guest must have unmounted it. Repeatable.
+   *
+   * @throws BerthError `deadline` when the guest does not let go; the signal's reason
+   */
+  removeDisk(id: string, signal: AbortSignal): Promise<void>;
+  /**
    * What the guest's kernel wrote to its console, the last 64 KiB at most: for a guest that does not come up.
    *
    * @throws BerthError `unavailable` when the machine has ended; the signal's reason

@@ -268,30 +268,40 @@ function disk(node: string, file: string, readOnly: boolean, serial?: string): s
   ];
 }
 
-/** The block node of a raw file; also the arguments of `blockdev-add`. */
+/** The block node of a raw file. */
 export function fileNode(node: string, file: string, readOnly: boolean): Blockdev {
   return {
     driver: 'raw',
     'node-name': node,
     'read-only': readOnly,
-    ...(readOnly ? {} : { discard: 'unmap' as const }),
+    ...(readOnly ? {} : { discard: 'unmap' }),
     'file.driver': 'file',
     'file.filename': file,
     'file.aio': 'threads',
     // Images are shared read-only by design, and a writable one has this machine alone.
-    ...(readOnly ? { 'file.locking': 'off' as const } : {}),
+    ...(readOnly ? { 'file.locking': 'off' } : {}),
   };
 }
 
-/** The device of a block node; also the arguments of `device_add`. */
+/** The device of a block node. */
 export function diskDevice(node: string, readOnly: boolean, serial?: string): Device {
   return {
     driver: 'virtio-blk-pci',
-    id: `${node}-device`,
+    id: deviceOf(node),
     drive: node,
     ...(serial === undefined ? {} : { serial }),
     ...(readOnly ? { 'share-rw': true } : {}),
   };
+}
+
+/** The id of the device that shows a block node. */
+export function deviceOf(node: string): string {
+  return `${node}-device`;
+}
+
+/** A port behind which a device can be added on q35. */
+export function hotplugPort(index: number): string {
+  return `port${index}`;
 }
 
 function card({ settings, tapFds }: Launch, nic: VmNic, index: number): string[] {
@@ -342,7 +352,7 @@ function growth(config: VmConfig): string[] {
 /** On q35 a device can only be added behind a port that was there at the start. */
 function rootPorts(count: number): string[] {
   return Array.from({ length: count }, (_, index) =>
-    switches.device({ driver: 'pcie-root-port', id: `port${index}`, chassis: index + 1 }),
+    switches.device({ driver: 'pcie-root-port', id: hotplugPort(index), chassis: index + 1 }),
   ).flat();
 }
 

@@ -27,7 +27,7 @@ export class Qemu implements Hypervisor {
     this.capabilities = {
       sharedFs: true,
       hotplugNic: false,
-      hotplugDisk: false,
+      hotplugDisk: settings.machine === 'pc' || (settings.machine === 'q35' && settings.hotplugPorts > 0),
       resizeMemory: grows,
       resizeVcpus: grows,
       pmem: settings.rootDevice === 'pmem',
@@ -63,7 +63,7 @@ export class Qemu implements Hypervisor {
         fds: [...taps.values()],
       });
       const qmp = await negotiate(child, connection, signal);
-      return await QemuVm.of({ config, child, qmp, agentSocket });
+      return await QemuVm.of({ settings: this.#settings, config, child, qmp, agentSocket });
     } catch (e: unknown) {
       await child?.kill(AbortSignal.timeout(START_MS));
       throw e;

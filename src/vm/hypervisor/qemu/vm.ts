@@ -6,8 +6,9 @@ import { BerthError } from '../../../errors.ts';
 import type { ProcessIdentity } from '../../../sys/process-identity.ts';
 import { orAborted } from '../../../util/abort.ts';
 import { lastLine, type VmProcess } from '../../process.ts';
-import type { Vm, VmConfig, VmEnd, VmSize } from '../../types.ts';
-import { CONSOLE_BYTES, growthBytes, ID, MEMORY_STEP, roundUp } from './argv.ts';
+import type { Vm, VmConfig, VmDisk, VmEnd, VmSize } from '../../types.ts';
+import { CONSOLE_BYTES, growthBytes, ID, MEMORY_STEP, type QemuSettings, roundUp } from './argv.ts';
+import { HotplugDisks } from './hotplug.ts';
 import type { Qmp, QmpEvent } from './qmp.ts';
 
 /** For reading the last words of a guest that has ended, milliseconds. */
@@ -26,6 +27,7 @@ const hotpluggable = z.array(
 );
 
 interface Parts {
+  settings: QemuSettings;
   config: VmConfig;
   child: VmProcess;
   qmp: Qmp;
@@ -37,6 +39,7 @@ export class QemuVm implements Vm {
   readonly process: ProcessIdentity;
   readonly ended: Promise<VmEnd>;
   readonly #parts: Parts;
+  readonly #disks: HotplugDisks;
   /** Reading the console's ring empties it, so what was read is kept. */
   #console = '';
   /** Why the guest ended, when it was the guest that did. */
@@ -44,6 +47,7 @@ export class QemuVm implements Vm {
 
   private constructor(parts: Parts) {
     this.#parts = parts;
+    this.#disks = new HotplugDisks(parts.qmp, parts.settings);
     this.process = parts.child.identity;
     this.ended = this.#end();
     parts.qmp.onEvent((event) => this.#notice(event));
@@ -70,6 +74,14 @@ export class QemuVm implements Vm {
       socket.destroy();
       throw e;
     });
+  }
+
+  addDisk(disk: VmDisk, signal: AbortSignal): Promise<void> {
+    return this.#disks.add(disk, signal);
+  }
+
+  removeDisk(id: string, signal: AbortSignal): Promise<void> {
+    return this.#disks.remove(id, signal);
   }
 
   async console(signal: AbortSignal): Promise<string> {
