@@ -3,7 +3,7 @@ import { defineConfig } from 'rolldown';
 // One file for each program, with the libraries it uses, instead of some hundred modules: berthd then answers
 // after half of the CPU time. Functions keep their names, and the maps lead traces back to the sources
 // (NODE_OPTIONS=--enable-source-maps).
-export default defineConfig({
+const programs = defineConfig({
   // All in one directory: src/image/unpack/run.ts looks for the helper beside itself, and so does
   // src/sys/replace-mounts.ts for its thread.
   input: {
@@ -25,3 +25,13 @@ export default defineConfig({
     sourcemapExcludeSources: true,
   },
 });
+
+/** The agent of virtual machines is in one file, by which it is copied into their image. */
+const agent = defineConfig({
+  input: 'src/vm/agent/main.ts',
+  platform: 'node',
+  external: ['koffi'],
+  output: { file: 'dist/guest/agent.js', format: 'esm', minify: true },
+});
+
+export default [programs, agent];

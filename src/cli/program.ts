@@ -65,6 +65,7 @@ const VERBS: readonly { name: string; summary: string; load: () => Promise<Verb>
     summary: 'watch what running containers use',
     load: () => import('./verbs/top.ts'),
   },
+  { name: 'vm', summary: 'build what virtual machines boot', load: () => import('./verbs/vm.ts') },
   { name: 'info', summary: 'show the daemon and its node', load: () => import('./verbs/info.ts') },
 ];
 

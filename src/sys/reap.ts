@@ -76,7 +76,24 @@ export class OrphanSweeper {
   }
 }
 
-function wait(idType: number, id: number, options: number): { pid: number; code: number } | undefined {
+/** How a process ended: 128 + signal for one that a signal ended. */
+export interface Ended {
+  pid: number;
+  code: number;
+  signal?: number;
+}
+
+/** A child that has ended, which stays to be reaped; undefined when there is none. */
+export function endedChild(): Ended | undefined {
+  return wait(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT);
+}
+
+/** Reaps a child that has ended; undefined when it runs or is none. */
+export function reapChild(pid: number): Ended | undefined {
+  return wait(P_PID, pid, WEXITED | WNOHANG);
+}
+
+function wait(idType: number, id: number, options: number): Ended | undefined {
   const info = Buffer.alloc(SIGINFO_SIZE);
   try {
     check('waitid', cWaitid(idType, id, info, options));
@@ -87,5 +104,6 @@ function wait(idType: number, id: number, options: number): { pid: number; code:
   const pid = info.readInt32LE(SI_PID);
   if (pid === 0) return undefined;
   const status = info.readInt32LE(SI_STATUS);
-  return { pid, code: info.readInt32LE(SI_CODE) === CLD_EXITED ? status : SIGNALLED + status };
+  if (info.readInt32LE(SI_CODE) === CLD_EXITED) return { pid, code: status };
+  return { pid, code: SIGNALLED + status, signal: status };
 }

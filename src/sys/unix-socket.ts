@@ -55,11 +55,11 @@ export function connectSeqpacket(path: string): number {
  */
 export class ConsoleSocket {
   readonly #fd: number;
-  readonly #poller: Poller;
+  readonly #poller: Pick<Poller, 'ready' | 'remove'>;
   #closed = false;
 
   /** @throws SyscallError; RangeError for a path that is too long */
-  constructor(poller: Poller, path: string) {
+  constructor(poller: Pick<Poller, 'ready' | 'remove'>, path: string) {
     this.#poller = poller;
     this.#fd = listenStream(path, NONBLOCK);
   }

@@ -1,0 +1,46 @@
+import { close, open, read, write } from 'node:fs';
+import { Duplex } from 'node:stream';
+
+/** virtio-serial hands over one page at a time; a vsock takes more. */
+const READ_BYTES = 64 * 1024;
+
+/**
+ * A character device as a stream, read and written by blocking calls on two of libuv's threads: a virtio-serial
+ * port cannot be polled without turning in circles while the host's end is closed, but a write to it waits until
+ * that is opened.
+ */
+export class PortStream extends Duplex {
+  readonly #fd: number;
+  readonly #buffer = Buffer.allocUnsafe(READ_BYTES);
+
+  private constructor(fd: number) {
+    super({ readableHighWaterMark: READ_BYTES, writableHighWaterMark: READ_BYTES });
+    this.#fd = fd;
+  }
+
+  /** @throws Error of open(2): ENOENT when the machine has no such port */
+  static async open(path: string): Promise<PortStream> {
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    open(path, 'r+', (e, fd) => (e ? reject(e) : resolve(fd)));
+    return new PortStream(await promise);
+  }
+
+  override _read(): void {
+    read(this.#fd, this.#buffer, 0, READ_BYTES, null, (e, bytes) => {
+      if (e) this.destroy(e);
+      // 0: the host has closed its end.
+      else this.push(bytes === 0 ? null : Buffer.from(this.#buffer.subarray(0, bytes)));
+    });
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (e?: Error | null) => void): void {
+    write(this.#fd, chunk, (e, bytes) => {
+      if (e || bytes === chunk.length) done(e);
+      else this._write(chunk.subarray(bytes), _encoding, done);
+    });
+  }
+
+  override _destroy(error: Error | null, done: (e: Error | null) => void): void {
+    close(this.#fd, () => done(error));
+  }
+}

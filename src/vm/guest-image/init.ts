@@ -1,0 +1,48 @@
+/**
+ * The first program of the guest, from the initial RAM file system: loads what the root file system needs, and goes
+ * over to the agent. A shell script for busybox, since Node.js on a RAM file system would fill the memory.
+ */
+export const INIT_SCRIPT = `#!/bin/busybox sh
+fail() {
+  echo "berth-init: $*" >/dev/console
+  busybox poweroff -f
+}
+load() {
+  while read -r module; do
+    busybox insmod "/modules/$module.ko" || fail "module $module"
+  done <"/modules/$1"
+}
+busybox mount -t devtmpfs dev /dev
+busybox mount -t proc proc /proc
+read -r line </proc/cmdline
+root=/dev/vda type=erofs flags=
+for word in $line; do
+  case $word in
+    root=*) root=\${word#*=} ;;
+    rootfstype=*) type=\${word#*=} ;;
+    rootflags=*) flags=,\${word#*=} ;;
+  esac
+done
+load common
+case $root in
+  /dev/pmem*) load pmem ;;
+  *) load block ;;
+esac
+n=0
+until [ -b "$root" ] || [ $n = 200 ]; do
+  busybox usleep 10000
+  n=$((n + 1))
+done
+busybox mount -t "$type" -o "ro$flags" "$root" /root || fail "cannot mount $root ($type)"
+busybox mount --move /dev /root/dev
+busybox mount --move /proc /root/proc
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin UV_THREADPOOL_SIZE=8
+exec busybox switch_root /root /usr/lib/berth/node --single-threaded /usr/lib/berth/agent.js
+`;
+
+/** Loaded by {@link INIT_SCRIPT}: always, for a root device on persistent memory, for one on virtio-blk. */
+export const EARLY_MODULES = {
+  common: ['virtio_pci', 'virtio_console', 'erofs'],
+  pmem: ['virtio_pmem', 'nd_pmem'],
+  block: ['virtio_blk'],
+} as const;
