@@ -42,11 +42,16 @@ async function run(configFile: string | undefined): Promise<void> {
   const asked = firstSignal();
   try {
     const node = await startNode(config, log);
-    const server = await serve(node.services, node.recovered, config.listen).catch(async (e: unknown) => {
+    const closeNode = async (e: unknown): Promise<never> => {
       // What it has mounted must not outlive it.
       await node.recovered;
       await node.close();
       throw e;
+    };
+    const server = await serve(node.services, node.recovered, config.listen).catch(closeNode);
+    await node.services.streaming.catch(async (e: unknown) => {
+      await server.close();
+      await closeNode(e);
     });
     notifier.ready();
     // Code made for size. As a flag of the command line it would make Node.js compile its own modules at each

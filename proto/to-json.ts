@@ -13,5 +13,19 @@ for (const [name, files] of Object.entries(SETS)) {
   root.resolvePath = (_origin, target) => join(import.meta.dirname, target);
   // keepCase: as the generated types have it.
   const set = root.loadSync([...files], { keepCase: true }).resolveAll();
+  nameAbsolutely(set);
   writeFileSync(join(import.meta.dirname, 'gen', name), JSON.stringify(set.toJSON()));
+}
+
+/** So that a message can be taken out of its set without a search for what its fields refer to. */
+function nameAbsolutely(object: protobuf.ReflectionObject): void {
+  if (object instanceof protobuf.Type)
+    for (const field of object.fieldsArray) field.type = field.resolvedType?.fullName ?? field.type;
+  if (object instanceof protobuf.Service) {
+    for (const method of object.methodsArray) {
+      method.requestType = method.resolvedRequestType?.fullName ?? method.requestType;
+      method.responseType = method.resolvedResponseType?.fullName ?? method.responseType;
+    }
+  }
+  if (object instanceof protobuf.Namespace) for (const nested of object.nestedArray) nameAbsolutely(nested);
 }

@@ -1,4 +1,5 @@
 import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
 import type { CgroupMode } from '../cgroups/types.ts';
 import type { Config } from './config/schema.ts';
@@ -11,13 +12,7 @@ import { Events } from './events/events.ts';
 import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
 import { AppArmor } from './isolation/apparmor.ts';
-import {
-  type MissingFeatures,
-  missingFeatures,
-  missingInVm,
-  probeKernel,
-  runtimeFeatures,
-} from './isolation/features.ts';
+import { HandlerFeatures } from './isolation/handler-features.ts';
 import type { Logger } from './log.ts';
 import { DaemonMetrics } from './metrics/daemon.ts';
 import { OpenFileCounts } from './metrics/open-files.ts';
@@ -51,6 +46,9 @@ import { SingleFlight } from './util/single-flight.ts';
 
 /** Between two looks for ended processes that nobody waits for, milliseconds. */
 const SWEEP_MS = 10_000;
+
+/** From the start to the moment at which the streaming server listens, milliseconds. */
+const STREAMING_MS = 100;
 
 /** A running berth without its RPC server. */
 export interface Node {
@@ -118,7 +116,10 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     await sampler.close();
     services.cgroups.retain([]);
     await services.layerUsage.close();
-    await services.streaming.close();
+    await services.streaming.then(
+      (streaming) => streaming.close(),
+      () => {},
+    );
     services.attachments.close();
     await services.images.close();
     await services.creating.settled();
@@ -162,6 +163,10 @@ async function build(
   });
   const guests = new GuestFigures(cgroups, log);
   if (faults !== noFaults) log.warn('faults are planned for a test: this berthd will fail on purpose');
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  const streaming = listenForStreams(config.streaming, log);
+  // Whoever needs it is told.
+  streaming.catch(() => {});
   const services: Services = {
     config,
     paths,
@@ -172,7 +177,7 @@ async function build(
     cgroups,
     host: await readHostFacts(await cgroupFacts(mode)),
     apparmor: await AppArmor.detect(log),
-    bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(),
+    bootId,
     cni: new Cni({ watcher, host: { binDirs: config.network.bin_dirs, env: inheritedEnvironment() }, log }),
     images: new Images({
       db,
@@ -185,13 +190,16 @@ async function build(
       logger: log,
     }),
     runtimes: handlers.byName,
-    missing: await probeHandlers(config, paths),
+    features: new HandlerFeatures({
+      ...{ runtimes: config.runtimes, defaultRuntime: config.default_runtime, bootId },
+      ...{ root: paths.root, file: paths.features },
+    }),
     lxcfs: lxcfsOf(config),
     sandboxes,
     containers,
     events: new Events(sandboxes, containers),
     exits: new ExitWatch(poller, log),
-    streaming: await listenForStreams(config.streaming, log),
+    streaming,
     attachments,
     stopLoops: new StopLoops(),
     openFiles: new OpenFileCounts(),
@@ -205,30 +213,14 @@ async function build(
   return { services, handlers };
 }
 
-function listenForStreams(config: Config['streaming'], log: Logger): Promise<StreamingServer> {
+/** Those who have waited for the socket are answered first: nobody streams before he has listed. */
+async function listenForStreams(config: Config['streaming'], log: Logger): Promise<StreamingServer> {
+  await delay(STREAMING_MS);
   const { address, port, idle_timeout, tls_cert: cert, tls_key: key, tls_client_ca: clientCa } = config;
   return StreamingServer.listen(
     { address, port, idleMs: idle_timeout * 1000, tls: { cert, key, clientCa } },
     log,
   );
-}
-
-/** What handlers cannot do, found out by trying; by the names of the handlers. */
-async function probeHandlers(config: Config, paths: Paths): Promise<Map<string, MissingFeatures>> {
-  const handlers = Object.entries(config.runtimes);
-  const [kernel, ...features] = await Promise.all([
-    probeKernel(paths.root),
-    ...handlers.map(([, { type, path }]) => (type === 'vm' ? undefined : runtimeFeatures(path))),
-  ]);
-  const map = new Map(
-    handlers.map(([name, { type, path }], i) => [
-      name,
-      type === 'vm' ? missingInVm(kernel) : missingFeatures(path, features[i], kernel),
-    ]),
-  );
-  const standard = map.get(config.default_runtime);
-  if (standard !== undefined) map.set('', standard);
-  return map;
 }
 
 function lxcfsOf({ resource_view: { lxcfs_dir: dir, lxcfs: program } }: Config): Lxcfs {

@@ -8,6 +8,7 @@ import { join } from 'node:path';
  * root/containers/<id>/{upper,work,volumes}  a container's writable layer
  * state/sandboxes/<id>/              bundle of the pause container, ns/, shm, resolv.conf, hosts, hostname
  * state/containers/<id>/             bundle: config.json, rootfs, image-volumes, pidfile, conmon's ctl and attach
+ * state/features.json                what handlers cannot do on this node
  * state/exits/<id>                   written by conmon last: the exit code
  * state/exec/<id>/                   a command that is being started in a container
  * state/runtimes/<handler>/          the OCI runtime's own state
@@ -33,6 +34,10 @@ export class Paths {
   }
   get images(): string {
     return join(this.root, 'images');
+  }
+  /** What handlers cannot do, as far as that is known; dies with a reboot, as it must. */
+  get features(): string {
+    return join(this.state, 'features.json');
   }
   get exits(): string {
     return join(this.state, 'exits');

@@ -7,7 +7,7 @@ import type { Events } from './events/events.ts';
 import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
 import type { AppArmor } from './isolation/apparmor.ts';
-import type { MissingFeatures } from './isolation/features.ts';
+import type { HandlerFeatures } from './isolation/handler-features.ts';
 import type { Logger } from './log.ts';
 import type { DaemonMetrics } from './metrics/daemon.ts';
 import type { OpenFileCounts } from './metrics/open-files.ts';
@@ -47,15 +47,16 @@ export interface Services {
   readonly poller: Poller;
   /** By handler name; the default also under the empty name. */
   readonly runtimes: ReadonlyMap<string, RuntimeHandler>;
-  /** What each of these handlers cannot do on this node, by the same names. */
-  readonly missing: ReadonlyMap<string, MissingFeatures>;
+  /** What each of these handlers cannot do on this node. */
+  readonly features: HandlerFeatures;
   readonly sandboxes: RecordStore<SandboxRecord>;
   readonly containers: RecordStore<ContainerRecord>;
   /** What happens to sandboxes and containers, for those who listen. */
   readonly events: Events;
   readonly exits: ExitWatch;
   readonly lxcfs: Lxcfs;
-  readonly streaming: StreamingServer;
+  /** Listens a moment after the start. */
+  readonly streaming: Promise<StreamingServer>;
   readonly attachments: Attachments;
   readonly stopLoops: StopLoops;
   readonly layerUsage: WritableLayerUsage;

@@ -10,5 +10,6 @@ export async function attachRpc(s: Services, request: AttachRequest__Output): Pr
   const id = requireId(request.container_id, 'container_id');
   const wanted = wantedStreams(request);
   checkAttach(s, id);
-  return { url: s.streaming.command('attach', wanted, (session) => attach(s, id, session)) };
+  const streaming = await s.streaming;
+  return { url: streaming.command('attach', wanted, (session) => attach(s, id, session)) };
 }

@@ -12,7 +12,8 @@ export async function execRpc(s: Services, request: ExecRequest__Output): Promis
   const wanted = wantedStreams(request);
   const { cmd: command } = request;
   checkExec(s, id, command);
+  const streaming = await s.streaming;
   return {
-    url: s.streaming.command('exec', wanted, (session) => exec(s, id, { command, ...wanted }, session)),
+    url: streaming.command('exec', wanted, (session) => exec(s, id, { command, ...wanted }, session)),
   };
 }

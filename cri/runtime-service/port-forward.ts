@@ -11,5 +11,6 @@ export async function portForwardRpc(
 ): Promise<PortForwardResponse> {
   const id = requireId(request.pod_sandbox_id, 'pod_sandbox_id');
   readySandbox(s, id);
-  return { url: s.streaming.portForward(request.port, (port) => dialPort(s, id, port)) };
+  const streaming = await s.streaming;
+  return { url: streaming.portForward(request.port, (port) => dialPort(s, id, port)) };
 }

@@ -6,6 +6,7 @@ import type { Services } from '../../src/services.ts';
 /** Status: both conditions always, the handlers with what they can do, the default one also as "". */
 export async function status(s: Services, request: StatusRequest__Output): Promise<StatusResponse> {
   const network = await s.cni.status();
+  const missing = await s.features.all();
   return {
     status: {
       conditions: [
@@ -15,7 +16,7 @@ export async function status(s: Services, request: StatusRequest__Output): Promi
     },
     runtime_handlers: [...s.runtimes.keys()].sort().map((name) => ({
       name,
-      features: features(s.missing.get(name)),
+      features: features(missing[name === '' ? s.config.default_runtime : name]),
     })),
     features: { supplemental_groups_policy: true },
     info: request.verbose
@@ -24,7 +25,7 @@ export async function status(s: Services, request: StatusRequest__Output): Promi
           node: JSON.stringify(process.version),
           lastCNILoadStatus: JSON.stringify(network.ready ? 'OK' : network.message),
           // Why a handler does not have a feature: the protocol's answer is yes or no.
-          missingFeatures: JSON.stringify(Object.fromEntries(s.missing)),
+          missingFeatures: JSON.stringify(missing),
           cgroups: JSON.stringify({ mode: s.cgroups.mode, driver: s.cgroupDriver }),
         }
       : {},

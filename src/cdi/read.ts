@@ -1,6 +1,5 @@
 import { constants, open, readdir } from 'node:fs/promises';
 import { extname, join } from 'node:path';
-import { parse as parseYaml } from 'yaml';
 import { isErrno, messageOf } from '../errors.ts';
 import { type CdiSpec, cdiSchema } from './schema.ts';
 
@@ -63,15 +62,17 @@ async function readCdiFile(path: string): Promise<CdiSpec> {
     if (!stat.isFile()) throw new Error('not a regular file');
     if (stat.size > MAX_FILE_BYTES) throw new Error('larger than 4 MiB');
     const { bytesRead, buffer } = await file.read(Buffer.alloc(MAX_FILE_BYTES), 0, MAX_FILE_BYTES, 0);
-    return parseCdiFile(buffer.toString('utf8', 0, bytesRead));
+    return await parseCdiFile(buffer.toString('utf8', 0, bytesRead));
   } finally {
     await file.close();
   }
 }
 
 /** JSON is YAML. @throws Error with the places and reasons */
-export function parseCdiFile(text: string): CdiSpec {
-  const result = cdiSchema.safeParse(parseYaml(text));
+export async function parseCdiFile(text: string): Promise<CdiSpec> {
+  // Most nodes have no such file, and a start need not wait for the parser.
+  const { parse } = await import('yaml');
+  const result = cdiSchema.safeParse(parse(text));
   if (result.success) return result.data;
   const problems = result.error.issues.map(({ path, message }) =>
     [path.map(String).join('.'), message].filter((part) => part !== '').join(': '),

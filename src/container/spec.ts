@@ -9,6 +9,7 @@ import { resolveCdiDevices } from '../cdi/resolve.ts';
 import { handlerConfig } from '../config/handler.ts';
 import { BerthError, invalid, isErrno } from '../errors.ts';
 import type { Image } from '../image/types.ts';
+import type { MissingFeatures } from '../isolation/features.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
 import { buildContainerSpec } from '../spec/container.ts';
@@ -43,7 +44,7 @@ export async function containerSpec(
   const files = s.paths.sandbox(sandbox.id);
   const { network, ipc, user } = sandbox.config.security.namespaces;
   const rootfs = s.paths.container(container.id).rootfs;
-  const missing = s.missing.get(sandbox.runtimeHandler) ?? {};
+  const missing = await s.features.missingIn(sandbox.runtimeHandler);
   refuseDevices(config.devices.length + requestedCdiDevices(config).length, missing.host);
   const apparmor = await s.apparmor.profileFor(sc, missing.host);
   await makeMountSources(config.mounts);
@@ -66,7 +67,7 @@ export async function containerSpec(
         : {}),
       ...(ipc === 'pod' ? { ipc: join(files.namespaces, 'ipc') } : {}),
       ...(user.mode === 'pod' ? { user: join(files.namespaces, 'user') } : {}),
-      pid: pidNamespacePath(s, sandbox, container),
+      pid: pidNamespacePath(s, sandbox, container, missing),
     },
     files: {
       hosts: files.hosts,
@@ -105,6 +106,7 @@ function pidNamespacePath(
   s: Services,
   sandbox: SandboxRecord,
   { config }: ContainerRecord,
+  missing: MissingFeatures,
 ): string | undefined {
   const { pid, targetId } = config.security.namespaces;
   if (pid === 'pod') return sandbox.pause === undefined ? undefined : `/proc/${sandbox.pause.pid}/ns/pid`;
@@ -117,7 +119,7 @@ function pidNamespacePath(
     throw new BerthError('precondition', `${field}: that container is not running`);
   }
   // The pod's processes have one number on this host, the machine's; berth's shim knows them by the container.
-  if (s.missing.get(sandbox.runtimeHandler)?.host !== undefined) return `container:${targetId}`;
+  if (missing.host !== undefined) return `container:${targetId}`;
   return `/proc/${target.init.pid}/ns/pid`;
 }
 

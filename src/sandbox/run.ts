@@ -43,7 +43,7 @@ export async function runPodSandbox(
     const known = [...s.runtimes.keys()].filter((name) => name !== '').join(', ');
     throw invalid('runtime_handler', `no handler "${runtimeHandler}" is configured; there are: ${known}`);
   }
-  refuseMissing(s, config, runtimeHandler);
+  await refuseMissing(s, config, runtimeHandler);
   const key = sandboxKey(config);
   const existing = [...s.sandboxes.values()].find(
     (r) => r.phase !== 'removing' && sandboxKey(r.config) === key,
@@ -59,18 +59,18 @@ export async function runPodSandbox(
 }
 
 /** @throws BerthError `unimplemented`: the pod asks for what its handler cannot do on this node */
-function refuseMissing(s: Services, config: SandboxConfig, runtimeHandler: string): void {
-  const missing = s.missing.get(runtimeHandler);
+async function refuseMissing(s: Services, config: SandboxConfig, runtimeHandler: string): Promise<void> {
+  const missing = await s.features.missingIn(runtimeHandler);
   const { network, pid, ipc, user } = config.security.namespaces;
   const field = 'config.linux.security_context.namespace_options';
   const ofNode = Object.entries({ network, pid, ipc }).find(([, mode]) => mode === 'node')?.[0];
-  if (missing?.host !== undefined && ofNode !== undefined) {
+  if (missing.host !== undefined && ofNode !== undefined) {
     throw new BerthError(
       'unimplemented',
       `${field}.${ofNode}: the node's is not possible with this runtime handler: ${missing.host}`,
     );
   }
-  const why = missing?.userNamespaces;
+  const why = missing.userNamespaces;
   if (user.mode === 'node' || why === undefined) return;
   throw new BerthError(
     'unimplemented',

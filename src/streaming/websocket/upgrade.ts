@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws';
+import type { WebSocket } from 'ws';
 import { listOf, refuse } from '../negotiate.ts';
 import { type DialPort, forward } from '../port-forward/forward.ts';
 import { PORT_FORWARD_PROTOCOL } from '../port-forward/spdy.ts';
@@ -39,6 +39,11 @@ const PORT_PROTOCOLS = new Map([
   [PORT_FORWARD_PROTOCOL, { base64: false, closable: false }],
   ['', { base64: false, closable: false }],
 ]);
+
+/** The library, which a start need not wait for. */
+function websockets(): Promise<typeof import('ws')> {
+  return import('ws');
+}
 
 /** An exec or attach session over WebSocket; undefined when it was refused. */
 export async function openWebSocketSession(
@@ -88,7 +93,7 @@ export async function acceptPortForward(
 ): Promise<Duplex | undefined> {
   if (listOf(request.headers['sec-websocket-protocol']).includes(TUNNEL)) {
     const accepted = await accept(request, socket, head, new Map([[TUNNEL, {}]]));
-    return accepted && createWebSocketStream(accepted.socket);
+    return accepted && (await websockets()).createWebSocketStream(accepted.socket);
   }
   const query = new URL(request.url ?? '', 'http://localhost').searchParams.getAll('port');
   const wanted = ports.length > 0 ? ports : query.flatMap((list) => list.split(',')).map(Number);
@@ -120,7 +125,7 @@ async function forwardChannels(channels: Channels, ports: number[], dial: DialPo
 }
 
 /** Shakes hands with the first of the client's subprotocols that is known. */
-function accept<O>(
+async function accept<O>(
   request: IncomingMessage,
   socket: Socket,
   head: Buffer,
@@ -132,8 +137,10 @@ function accept<O>(
   if (options === undefined) {
     const known = [...protocols.keys()].filter((name) => name !== '').join(', ');
     refuse(socket, 403, `none of the subprotocols is known here; known are ${known}`);
-    return Promise.resolve(undefined);
+    return undefined;
   }
+  const { WebSocketServer } = await websockets();
+  if (socket.destroyed) return undefined;
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,

@@ -57,7 +57,7 @@ const file = (more: object = {}) =>
 const edited = (containerEdits: object) => file({ containerEdits });
 
 describe('files', () => {
-  test('in JSON and YAML, with everything that version 1.0 knows', () => {
+  test('in JSON and YAML, with everything that version 1.0 knows', async () => {
     const all: CdiEdits = {
       env: ['A=b'],
       deviceNodes: [
@@ -90,10 +90,10 @@ describe('files', () => {
       annotations,
       devices: [{ name: 'd', annotations, containerEdits: all }],
     });
-    expect(parseCdiFile(whole)).toEqual(JSON.parse(whole));
+    expect(await parseCdiFile(whole)).toEqual(JSON.parse(whole));
     const yaml =
       'cdiVersion: "1.0.0"\nkind: v.com/c\ndevices:\n- name: d\n  containerEdits:\n    env: [A=b]\n';
-    expect(parseCdiFile(yaml).devices[0]?.containerEdits.env).toEqual(['A=b']);
+    expect((await parseCdiFile(yaml)).devices[0]?.containerEdits.env).toEqual(['A=b']);
   });
 
   test.each([
@@ -115,8 +115,8 @@ describe('files', () => {
     [edited({ deviceNodes: [{ path: '/x', permissions: 'x' }] }), /permissions: must be letters/],
     [edited({ hooks: [{ hookName: 'later', path: '/h' }] }), /hooks\.0\.hookName/],
     [edited({ intelRdt: { closID: '../x' } }), /closID/],
-  ])('%s is refused', (text, message) => {
-    expect(() => parseCdiFile(text)).toThrow(message);
+  ])('%s is refused', async (text, message) => {
+    await expect(parseCdiFile(text)).rejects.toThrow(message);
   });
 });
 
@@ -153,7 +153,7 @@ describe('directories', () => {
   });
 });
 
-test('a device in two files of one directory is nobody’s, in two directories the later one’s', () => {
+test('a device in two files of one directory is nobody’s, in two directories the later one’s', async () => {
   const spec = (env: string) =>
     parseCdiFile(
       file({
@@ -163,8 +163,8 @@ test('a device in two files of one directory is nobody’s, in two directories t
     );
   const files: CdiFiles = {
     files: [
-      { path: '/1/a', rank: 0, spec: spec('a') },
-      { path: '/1/b', rank: 0, spec: spec('b') },
+      { path: '/1/a', rank: 0, spec: await spec('a') },
+      { path: '/1/b', rank: 0, spec: await spec('b') },
     ],
     problems: [],
   };
@@ -172,7 +172,7 @@ test('a device in two files of one directory is nobody’s, in two directories t
   expect(() => resolveCdiDevices(asked, files)).toThrow(
     'f: the CDI device v/c=d is in conflict: it is in /1/a and /1/b',
   );
-  files.files.push({ path: '/2/c', rank: 1, spec: spec('c') });
+  files.files.push({ path: '/2/c', rank: 1, spec: await spec('c') });
   expect(resolveCdiDevices(asked, files)).toEqual([{ env: ['G=1'] }, { env: ['E=c'] }]);
   expect(resolveCdiDevices([...asked, ...asked], files)).toHaveLength(3);
 });
