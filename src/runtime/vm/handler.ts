@@ -1,13 +1,11 @@
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { signalNumber } from '../../signals.ts';
 import { connectGuest } from '../../vm/dial.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
 
-const KILL = signalNumber('SIGKILL') ?? 9;
-/** A guest that does not shut down in order by then is killed, milliseconds. */
-const SHUT_DOWN_MS = 5_000;
+/** A shim that has not ended in order by then is killed, milliseconds. */
+const SHUT_DOWN_MS = 10_000;
 
 /**
  * The handler of virtual machines: berth's own shim. Containers are in no cgroup of this host, and the pod's loopback is
@@ -23,15 +21,11 @@ export class VmHandler extends ShimHandler {
     this.#env = { ...options.program.env };
   }
 
-  /** What a guest has written but not stored would be lost with its process. */
+  /** What a guest has written but not stored would be lost with its process, which is in the sandbox's cgroup. */
   async shutDown(sandboxId: string): Promise<void> {
     const patience = new AbortController();
-    const asked = this.tasksOf(sandboxId).then(async (tasks) => {
-      await tasks.kill(sandboxId, KILL);
-      await tasks.wait(sandboxId);
-    });
     await Promise.race([
-      asked.catch(() => {}),
+      this.delete(sandboxId).catch(() => {}),
       delay(SHUT_DOWN_MS, undefined, { signal: patience.signal, ref: false }).catch(() => {}),
     ]);
     patience.abort();

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, during } from '../../errors.ts';
 import { AgentClient } from '../agent-client/client.ts';
 import { SHARE_PATH, SHARE_TAG } from '../protocol/messages.ts';
@@ -11,6 +12,8 @@ import { machineSize } from './size.ts';
 
 /** A guest that is asked to end has this long to store what it has written, milliseconds. */
 const SHUT_DOWN_MS = 3_000;
+/** How long a machine may take to say why it ended, milliseconds. */
+const LAST_WORDS_MS = 2_000;
 
 /** Boots real machines: hypervisor, file server, network, and the agent that answers in the guest. */
 export function bootMachine(parts: BootParts): Boot {
@@ -46,11 +49,18 @@ export function bootMachine(parts: BootParts): Boot {
 /** The connection is there at once; what is waited for is an answer, or the end of the machine. */
 async function reach(vm: Vm, signal: AbortSignal): Promise<AgentClient> {
   const over = new AbortController();
-  void vm.ended.then(({ reason }) =>
-    over.abort(new BerthError('unavailable', `ended while booting: ${reason}`)),
+  const ended = vm.ended.then(
+    ({ reason }) => new BerthError('unavailable', `ended while booting: ${reason}`),
   );
+  void ended.then((problem) => over.abort(problem));
   const either = AbortSignal.any([signal, over.signal]);
-  return AgentClient.connect(await vm.connectAgent(either), either);
+  try {
+    return await AgentClient.connect(await vm.connectAgent(either), either);
+  } catch (e: unknown) {
+    signal.throwIfAborted();
+    // A machine that ends closes its connections first; its last words tell more.
+    throw await Promise.race([ended, delay(LAST_WORDS_MS, e, { ref: false })]);
+  }
 }
 
 async function configure(

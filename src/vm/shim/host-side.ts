@@ -1,12 +1,12 @@
 import { join } from 'node:path';
 import { messageOf } from '../../errors.ts';
+import { findGuestImage } from '../guest-image/find.ts';
 import { connectNetwork } from '../network/connect.ts';
 import { type GuestInterface, SHARE_TAG } from '../protocol/messages.ts';
 import { Virtiofsd, virtiofsdKind } from '../storage/virtiofsd.ts';
 import type { Vm } from '../types.ts';
 import type { VmDirectory } from './directory.ts';
 import { makeHypervisor } from './hypervisor.ts';
-import { guestImage } from './image.ts';
 import type { Log } from './machine.ts';
 import type { OciSpec } from './oci.ts';
 import type { VmSettings } from './settings.ts';
@@ -88,7 +88,7 @@ async function make(
   undo: Undo[],
 ): Promise<Made> {
   const hypervisor = await makeHypervisor(settings, signal);
-  const image = await guestImage(settings.guest_dir);
+  const image = await findGuestImage(settings.guest_dir);
   await makeShare(directory);
   undo.push({ what: 'share', undo: () => removeShare(directory) });
   const socket = join(directory.vm, 'fs.sock');
