@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { BerthError } from '../errors.ts';
 import type { Database } from '../persist/database.ts';
 import { run } from '../sys/exec.ts';
+import { markTopDirectory } from '../sys/inode-flags.ts';
 import { orAborted } from '../util/abort.ts';
 import { SingleFlight } from '../util/single-flight.ts';
 import type { Growth } from './growth.ts';
@@ -72,6 +73,9 @@ export class LayerStore {
     this.#db = db;
     // Root only: setuid files of images must not be reachable for the host's users.
     mkdirSync(this.#root, { recursive: true, mode: 0o700 });
+    // ext4 does not reuse an inode in the minutes after its file was removed, and looks at each such anew for
+    // every new file of the block group: a layer of 5000 files beside removed ones took 14 times the CPU time.
+    markTopDirectory(this.#root);
   }
 
   /** Layers that are being unpacked. */

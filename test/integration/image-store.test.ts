@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -16,6 +17,9 @@ import {
   ociArchive,
   streamOf,
 } from '../support/images.ts';
+
+/** statfs(2), `f_type`. */
+const EXT4 = 0xef53;
 
 let fixture: ImageFixture;
 
@@ -148,4 +152,9 @@ describe('the use of the disk', () => {
     await fixture.images.remove(second.id);
     expect(fixture.images.fsInfo().usedBytes).toBe(usedBytes - (b?.uniqueBytes ?? 0n));
   });
+});
+
+it.skipIf(statfsSync(tmpdir()).type !== EXT4)('layers get block groups of their own', () => {
+  const { stdout } = spawnSync('lsattr', ['-d', join(fixture.root, 'layers')]);
+  expect(String(stdout)).toMatch(/^\S*T/);
 });

@@ -116,17 +116,13 @@ export class LayerApplier implements TarHandler {
     // Before anything is removed: the target may be what this entry replaces.
     const linkTarget = entry.type === 'hardlink' ? this.tree.hardlinkTarget(entry.linkname, entry.name) : '';
     if (linkTarget === path) return;
+    // Most files are the first of their name, so it is not asked for; O_EXCL follows no symlink (open(2)).
+    if (entry.type === 'file' && this.#openFile(entry, path)) return;
     const stats = lstat(path);
     const isMerge = entry.type === 'directory' && stats?.isDirectory() === true;
     if (stats !== undefined && !isMerge) this.tree.remove(path, stats);
     if (entry.type === 'file') {
-      const fd = openSync(
-        bytes(path),
-        constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-        entry.mode & 0o777,
-      );
-      this.#file = { entry, path, fd };
-      if (entry.sparse !== undefined) this.#makeSparse(entry, entry.sparse, fd);
+      if (!this.#openFile(entry, path)) throw refused('file', entry.name, 'cannot take the place of another');
       return;
     }
     if (entry.type === 'hardlink') {
@@ -137,6 +133,20 @@ export class LayerApplier implements TarHandler {
     if (!isMerge) this.#make(entry, parent, path);
     if (entry.type === 'directory' && stats !== undefined && isWhiteout(stats)) makeOpaque(path);
     this.#setAttributes(entry, path);
+  }
+
+  /** Begins a file. False when something of that name is there. */
+  #openFile(entry: TarEntry, path: string): boolean {
+    try {
+      const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+      const fd = openSync(bytes(path), flags, entry.mode & 0o777);
+      this.#file = { entry, path, fd };
+      if (entry.sparse !== undefined) this.#makeSparse(entry, entry.sparse, fd);
+      return true;
+    } catch (e: unknown) {
+      if (isErrno(e, 'EEXIST')) return false;
+      throw e;
+    }
   }
 
   #makeSparse(entry: TarEntry, { segments, realSize }: NonNullable<TarEntry['sparse']>, fd: number): void {

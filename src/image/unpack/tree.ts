@@ -18,10 +18,13 @@ const MAX_SYMLINKS = 40;
 const FREE_STEPS = 1_000_000;
 const STEPS_PER_INODE = 50;
 
-/** A path of the layer for a system call; names are bytes, kept as latin1 text. */
-export function bytes(path: string): Buffer {
-  return Buffer.from(path === '' ? '/' : path, 'latin1');
+/** A path of the layer for a system call; names are bytes, kept as latin1 text. ASCII needs no other form. */
+export function bytes(path: string): Buffer | string {
+  if (path === '') return '/';
+  return ASCII.test(path) ? path : Buffer.from(path, 'latin1');
 }
+
+const ASCII = /^[ -~]*$/;
 
 /** Undefined when nothing is there; never follows a symlink. */
 export function lstat(path: string): Stats | undefined {
