@@ -115,9 +115,10 @@ export interface Vm {
   /**
    * Adds a disk; the guest sees it a moment later.
    *
+   * @returns by what the guest knows it: `serial:<id>`, or a path such as `/dev/vdb`
    * @throws BerthError `unimplemented` when the hypervisor cannot, `exhausted` when no place is free
    */
-  addDisk(disk: VmDisk, signal: AbortSignal): Promise<void>;
+  addDisk(disk: VmDisk, signal: AbortSignal): Promise<string>;
   /**
    * Takes away a disk that `addDisk` added; the guest must have unmounted it. Repeatable.
    *

@@ -168,6 +168,8 @@ describe('the command line of QEMU', () => {
     expect(added({ maxVcpus: 4, maxMemoryBytes: 500n * MIB })).toEqual([
       '1,maxcpus=4,sockets=1,cores=4,threads=1',
       '256M,maxmem=1536M',
+      'quiet swiotlb=noforce memhp_default_state=online memory_hotplug.online_policy=auto-movable ' +
+        'root=/dev/pmem0 rootflags=dax ro rootfstype=ext4 berth.debug',
       'memory-backend-memfd,id=vmem,size=268435456,share=on,dump=off,merge=off,reserve=off',
       'virtio-mem-pci,id=vmem0,memdev=vmem,requested-size=0',
     ]);

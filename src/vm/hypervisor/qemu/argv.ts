@@ -17,6 +17,12 @@ export const MEMORY_STEP = 128n * MIB;
 /** The guest's last words, kept in QEMU's memory: a guest can never fill the host's disk with them. */
 export const CONSOLE_BYTES = 1 << 16;
 
+/**
+ * Memory that is added is used at once, and as far as the kernel's own needs allow in a way that lets it be
+ * taken away again (Documentation/admin-guide/mm/memory-hotplug.rst).
+ */
+const ONLINE_ARGS = ['memhp_default_state=online', 'memory_hotplug.online_policy=auto-movable'];
+
 /** The names by which QMP speaks of what the command line made. */
 export const ID = {
   ram: 'ram',
@@ -173,9 +179,11 @@ function bootSwitches({ settings, config }: Launch): string[] {
       ? ['root=/dev/pmem0', ...(dax ? ['rootflags=dax'] : [])]
       : ['root=/dev/vda'];
   // Memory devices make the kernel set 64 MiB apart for cards that cannot reach them; there are none here.
+  const growing = growthBytes(config) > 0n ? ONLINE_ARGS : [];
   const line = [
     ...boot.kernelArgs,
     'swiotlb=noforce',
+    ...growing,
     ...root,
     'ro',
     `rootfstype=${boot.rootfsType}`,

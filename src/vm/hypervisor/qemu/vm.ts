@@ -76,8 +76,9 @@ export class QemuVm implements Vm {
     });
   }
 
-  addDisk(disk: VmDisk, signal: AbortSignal): Promise<void> {
-    return this.#disks.add(disk, signal);
+  async addDisk(disk: VmDisk, signal: AbortSignal): Promise<string> {
+    await this.#disks.add(disk, signal);
+    return `serial:${disk.id}`;
   }
 
   removeDisk(id: string, signal: AbortSignal): Promise<void> {
