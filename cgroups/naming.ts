@@ -10,6 +10,8 @@ export interface CgroupNameInput {
   readonly id: string;
   /** Scope prefix under systemd and name of the default parent under cgroupfs. */
   readonly prefix: string;
+  /** Before the id in the cgroup's own name. Default: the prefix under systemd, nothing under cgroupfs. */
+  readonly leaf?: string | undefined;
 }
 
 export interface CgroupName {
@@ -50,7 +52,7 @@ export function normaliseBelowRoot(path: string): string {
   return normal;
 }
 
-function systemdName({ parent, id, prefix }: CgroupNameInput): CgroupName {
+function systemdName({ parent, id, prefix, leaf = prefix }: CgroupNameInput): CgroupName {
   const parts = normalisePath(parent);
   const slice = parts === '/' ? 'system.slice' : parts.slice(parts.lastIndexOf('/') + 1);
   if (!slice.endsWith('.slice')) {
@@ -71,13 +73,13 @@ function systemdName({ parent, id, prefix }: CgroupNameInput): CgroupName {
     );
   }
   return {
-    cgroupsPath: `${slice}:${prefix}:${id}`,
+    cgroupsPath: `${slice}:${leaf}:${id}`,
     parent: expanded,
-    path: `${expanded === '/' ? '' : expanded}/${prefix}-${id}.scope`,
+    path: `${expanded === '/' ? '' : expanded}/${leaf}-${id}.scope`,
   };
 }
 
-function cgroupfsName({ parent, id, prefix }: CgroupNameInput): CgroupName {
+function cgroupfsName({ parent, id, prefix, leaf }: CgroupNameInput): CgroupName {
   const given = normalisePath(parent);
   const path = given === '/' ? `/${prefix}` : given;
   if (path.endsWith('.slice')) {
@@ -88,7 +90,8 @@ function cgroupfsName({ parent, id, prefix }: CgroupNameInput): CgroupName {
         'set the same cgroup driver for the kubelet and the runtime',
     );
   }
-  return { cgroupsPath: `${path}/${id}`, parent: path, path: `${path}/${id}` };
+  const own = `${path}/${leaf === undefined ? id : `${leaf}-${id}`}`;
+  return { cgroupsPath: own, parent: path, path: own };
 }
 
 /**

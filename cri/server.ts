@@ -1,5 +1,4 @@
-import { chmod, mkdir, rm, stat } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { CollectGarbageRequest__Output } from '../proto/gen/berth/v1/CollectGarbageRequest.ts';
 import type { ExportImagesRequest__Output } from '../proto/gen/berth/v1/ExportImagesRequest.ts';
@@ -8,8 +7,8 @@ import type { ImportImageRequest__Output } from '../proto/gen/berth/v1/ImportIma
 import type { PullImageRequest__Output } from '../proto/gen/berth/v1/PullImageRequest.ts';
 import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
 import { loadProtos } from '../proto/load.ts';
-import { BerthError, isErrno } from '../src/errors.ts';
 import type { Services } from '../src/services.ts';
+import { removeStaleSocket } from '../src/util/stale-socket.ts';
 import { GrpcServer } from './grpc/server.ts';
 import { collectGarbageRpc } from './node-service/collect-garbage.ts';
 import { diskUsageRpc } from './node-service/disk-usage.ts';
@@ -38,7 +37,7 @@ export interface CriServer {
 export async function serve(s: Services, recovered: Promise<void>, listen: string): Promise<CriServer> {
   const path = listen.slice('unix://'.length);
   await mkdir(dirname(path), { recursive: true, mode: 0o711 });
-  await removeStaleSocket(path);
+  await removeStaleSocket(path, 'listen');
   const protos = loadProtos();
   const context: CallContext = {
     log: s.log,
@@ -81,31 +80,5 @@ async function close(s: Services, server: GrpcServer, path: string): Promise<voi
   // Calls that wait for events end only when their callers leave.
   s.events.close();
   await server.close(DRAIN_MS);
-  await rm(path, { force: true });
-}
-
-/** A socket that nobody answers is left from a daemon that was killed. Nothing else is removed. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const there = await stat(path).catch((e: unknown) => {
-    if (!isErrno(e, 'ENOENT')) throw e;
-  });
-  if (there === undefined) return;
-  if (!there.isSocket()) {
-    throw new BerthError('precondition', `listen: ${path} is there and no socket; choose another path`);
-  }
-  const alive = await new Promise<boolean>((resolve, reject) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', (e) => (isErrno(e, 'ECONNREFUSED', 'ENOENT') ? resolve(false) : reject(e)));
-  });
-  if (alive) {
-    throw new BerthError(
-      'precondition',
-      `listen: another daemon answers on ${path}; stop it or choose another socket`,
-    );
-  }
   await rm(path, { force: true });
 }

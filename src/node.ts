@@ -2,6 +2,7 @@ import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
 import type { CgroupMode } from '../cgroups/types.ts';
+import { CadvisorServer } from './cadvisor/server.ts';
 import type { Config } from './config/schema.ts';
 import { Attachments } from './container/attachments.ts';
 import type { ContainerRecord } from './container/record.ts';
@@ -104,6 +105,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   void services.images.sweep();
   const sampler = new Sampler(services, config.stats.interval * 1000);
   const metrics = await serveMetrics(services, sampler.cost);
+  const cadvisor = await CadvisorServer.listen(services);
   const recovered = recover(services);
   const views = new ViewKeeper(services);
   const repairs = recovered.then(() => new Repairs(services));
@@ -112,6 +114,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const close = async (): Promise<void> => {
     sweeper.close();
     await metrics?.close();
+    await cadvisor?.close();
     services.metrics.close();
     await sampler.close();
     services.cgroups.retain([]);

@@ -172,6 +172,19 @@ const vm = z.strictObject({
     .describe('Seconds that a virtual machine may take until its agent answers'),
 });
 
+const cadvisor = z.strictObject({
+  enabled: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Whether the kubelet's cAdvisor is told of containers as by CRI-O; their cgroups are named so, too",
+    ),
+  socket: absolutePath
+    .max(107, 'must have at most 107 characters')
+    .default('/var/run/crio/crio.sock')
+    .describe('Where; cAdvisor knows no other place'),
+});
+
 /** The schema of config.toml; unknown keys are errors. */
 export const configSchema = z.strictObject({
   listen: z
@@ -229,6 +242,7 @@ export const configSchema = z.strictObject({
   streaming: streaming.prefault({}).describe('The streaming server'),
   stats: stats.prefault({}).describe('Statistics of pods and containers'),
   metrics: metrics.prefault({}).describe("berthd's own metrics, and those of pods and containers"),
+  cadvisor: cadvisor.prefault({}).describe('Names for the containers in the metrics of cAdvisor'),
   resource_view: resourceView
     .prefault({})
     .describe('What containers see of the machine, for handlers and pods that ask for it'),

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { cgroupName } from '../../cgroups/index.ts';
+import { cgroupLeaf } from '../cadvisor/cgroup-leaf.ts';
 import { BerthError, during, messageOf, notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Image } from '../image/types.ts';
@@ -87,7 +88,13 @@ async function create(
     createdAt: nowNs(),
     phase: 'creating',
     logPath: containerLogPath(s.paths.container(id), sandbox.config, config),
-    cgroup: cgroupName({ driver: s.cgroupDriver, parent: sandbox.config.cgroupParent, id, prefix: 'berth' }),
+    cgroup: cgroupName({
+      driver: s.cgroupDriver,
+      parent: sandbox.config.cgroupParent,
+      id,
+      prefix: 'berth',
+      leaf: cgroupLeaf(s.config),
+    }),
     stopSignal: config.stopSignal ?? imageStopSignal(image),
     resources: config.resources,
   };

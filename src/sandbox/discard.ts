@@ -69,7 +69,7 @@ export function shutDownSteps(s: Services, sandbox: SandboxRecord): TeardownStep
 function removePauseSteps(s: Services, sandbox: SandboxRecord): TeardownStep[] {
   const { id, config, cgroup, pause } = sandbox;
   const runtime = s.runtimes.get(sandbox.runtimeHandler);
-  if (pause === undefined && !needsPause(config, runtime)) return [];
+  if (pause === undefined && !needsPause(s.config, config, runtime)) return [];
   const undo = async () => {
     // The kubelet stops before it removes; asking the OCI runtime again takes as long as the first time.
     if (s.sandboxes.require(id).pauseRemoved === true) return;

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Config } from '../config/schema.ts';
 import type { RuntimeHandler } from '../runtime/handler.ts';
 import type { NamespacePaths } from '../spec/namespaces.ts';
 import { type NamespaceKind, namespaceInode, pinNamespaces, setHostname } from '../sys/namespaces.ts';
@@ -7,13 +8,15 @@ import type { SandboxConfig } from './config.ts';
 
 /**
  * Whether a pause container is made for a pod: as the first process of a PID namespace that its containers share,
- * or because the handler cannot do without. Every other namespace is held by its pin.
+ * because the handler cannot do without, or for cAdvisor, which finds a pod's network by the cgroup of a pause
+ * container and its process. Every other namespace is held by its pin.
  */
 export function needsPause(
+  { cadvisor }: Pick<Config, 'cadvisor'>,
   { security }: SandboxConfig,
   runtime: Pick<RuntimeHandler, 'needsPause'> | undefined,
 ): boolean {
-  return security.namespaces.pid === 'pod' || runtime?.needsPause === true;
+  return security.namespaces.pid === 'pod' || runtime?.needsPause === true || cadvisor.enabled;
 }
 
 /** The namespaces that a pod pins. */

@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { hostname as nodeName } from 'node:os';
 import { join } from 'node:path';
 import { type CgroupName, cgroupName } from '../../cgroups/index.ts';
+import { cgroupLeaf } from '../cadvisor/cgroup-leaf.ts';
 import { handlerConfig } from '../config/handler.ts';
 import { BerthError, during, invalid, messageOf } from '../errors.ts';
 import { newId } from '../id.ts';
@@ -133,7 +134,7 @@ async function create(
 /** @throws BerthError `invalid`: the parent does not fit the driver. */
 function nameCgroup(s: Services, parent: string, id: string): CgroupName {
   try {
-    return cgroupName({ driver: s.cgroupDriver, parent, id, prefix: 'berth' });
+    return cgroupName({ driver: s.cgroupDriver, parent, id, prefix: 'berth', leaf: cgroupLeaf(s.config) });
   } catch (e: unknown) {
     throw invalid('config.linux.cgroup_parent', (e as Error).message);
   }
@@ -170,7 +171,7 @@ async function make(
   await s.faults.at('RunPodSandbox.files');
   await pinSandboxNamespaces(paths.namespaces, config);
   await s.faults.at('RunPodSandbox.namespaces');
-  const made = needsPause(config, runtime)
+  const made = needsPause(s.config, config, runtime)
     ? await addNetworkAndPause(s, runtime, id, config, cgroup, attachment)
     : await addNetworkAlone(s, id, config, attachment);
   await writeHosts(paths.hosts, config, made.attachment?.ips ?? []);

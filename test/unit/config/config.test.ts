@@ -25,6 +25,7 @@ const DEFAULTS = {
     ...{ tls_cert: '', tls_key: '', tls_client_ca: '' },
   },
   stats: { interval: 10 },
+  cadvisor: { enabled: false, socket: '/var/run/crio/crio.sock' },
   metrics: { enabled: false, address: '127.0.0.1', port: 9539 },
   resource_view: { lxcfs_dir: '/var/lib/lxcfs', lxcfs: '', required: true },
   vm: {
@@ -75,6 +76,9 @@ tls_key = "/k"
 tls_client_ca = "/ca"
 [stats]
 interval = 2
+[cadvisor]
+enabled = true
+socket = "/c.sock"
 [metrics]
 enabled = true
 address = "::"
@@ -129,6 +133,7 @@ resource_view = true
         ...{ tls_cert: '/c', tls_key: '/k', tls_client_ca: '/ca' },
       },
       stats: { interval: 2 },
+      cadvisor: { enabled: true, socket: '/c.sock' },
       metrics: { enabled: true, address: '::', port: 0 },
       resource_view: { lxcfs_dir: '/l', lxcfs: '/lxcfs', required: false },
       vm: {
