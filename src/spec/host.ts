@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { arch, release } from 'node:os';
+import { hasX32 } from '../sys/x32.ts';
 import { capabilitiesOfMask } from './capabilities.ts';
 import { hardLimits } from './rlimits.ts';
 
@@ -26,6 +27,8 @@ export interface HostFacts {
    * repeat: all such mounts share one superblock, and mounting without them strips them for the host.
    */
   readonly cgroup2Options: readonly string[];
+  /** The kernel has the system calls of the x32 ABI, or nobody can say. */
+  readonly x32: boolean;
 }
 
 /** The control group facts, which `cgroups/` knows. */
@@ -48,6 +51,8 @@ export async function readHostFacts(cgroups: CgroupFacts): Promise<HostFacts> {
     goArch: goArchOf(arch()),
     kernel: kernelVersion(release()),
     cgroup2Options: cgroup2Options(mountinfo),
+    // Where berthd is filtered itself, asking might be its end.
+    x32: arch() === 'x64' && (!/^Seccomp:\s*0$/m.test(status) || hasX32()),
   };
 }
 

@@ -127,6 +127,7 @@ export function hostFacts(over: Partial<HostFacts> = {}): HostFacts {
     swapAccounting: true,
     hugetlb: true,
     cgroup2Options: ['nsdelegate'],
+    x32: true,
     ...over,
   };
 }

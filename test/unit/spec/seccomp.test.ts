@@ -18,7 +18,7 @@ const PROFILE = JSON.stringify({
   defaultErrno: 'ENOSYS',
   defaultErrnoRet: 1,
   archMap: [
-    { architecture: 'SCMP_ARCH_X86_64', subArchitectures: ['SCMP_ARCH_X86'] },
+    { architecture: 'SCMP_ARCH_X86_64', subArchitectures: ['SCMP_ARCH_X86', 'SCMP_ARCH_X32'] },
     { architecture: 'SCMP_ARCH_AARCH64', subArchitectures: null },
   ],
   syscalls: [
@@ -34,8 +34,8 @@ const PROFILE = JSON.stringify({
   ],
 }).replace('"18446744073709551615"', '18446744073709551615');
 
-const amd64 = { goArch: 'amd64', kernel: [6, 9] as const };
-const names = (caps: string[], host: { goArch: string; kernel: readonly [number, number] }): string[] =>
+const amd64 = { goArch: 'amd64', kernel: [6, 9] as const, x32: true };
+const names = (caps: string[], host: Parameters<typeof resolveSeccomp>[2]): string[] =>
   resolveSeccomp(parseSeccompProfile(PROFILE, 'p'), caps, host).syscalls.flatMap((s) => s.names);
 
 describe('a profile in the format of Docker and containers-common', () => {
@@ -45,7 +45,7 @@ describe('a profile in the format of Docker and containers-common', () => {
     expect(names(['CAP_SYS_ADMIN'], amd64)).toEqual(
       base.map((n) => (n === 'withoutAdmin' ? 'withAdmin' : n)),
     );
-    expect(names([], { goArch: 'arm64', kernel: [6, 10] })).toEqual([
+    expect(names([], { goArch: 'arm64', kernel: [6, 10], x32: false })).toEqual([
       'always',
       'old',
       'onArm',
@@ -61,12 +61,17 @@ describe('a profile in the format of Docker and containers-common', () => {
     expect(filter).toMatchObject({
       defaultAction: 'SCMP_ACT_ERRNO',
       defaultErrnoRet: 38,
-      architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86'],
+      architectures: ['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86', 'SCMP_ARCH_X32'],
     });
     expect(filter.syscalls[1]).toEqual({ names: ['old'], action: 'SCMP_ACT_ERRNO', errnoRet: 5 });
     expect(filter.syscalls.at(-1)?.args).toEqual([
       { index: 1, value: 18446744073709551615n, valueTwo: 0, op: 'SCMP_CMP_EQ' },
     ]);
+  });
+
+  test('is without x32 where the kernel is', () => {
+    const { architectures } = resolveSeccomp(parseSeccompProfile(PROFILE, 'p'), [], { ...amd64, x32: false });
+    expect(architectures).toEqual(['SCMP_ARCH_X86_64', 'SCMP_ARCH_X86']);
   });
 
   test("the OCI's own format keeps its architectures and flags", () => {
