@@ -21,6 +21,7 @@ import { discardContainer } from './discard.ts';
 import { watchContainer } from './exit.ts';
 import { findImageVolumes, mountImageVolumes } from './image-volumes.ts';
 import { containerLogPath, makeLogDirectory } from './log-path.ts';
+import { makeMountSources } from './mount-sources.ts';
 import { type ContainerRecord, containerKey } from './record.ts';
 import { mountRootfs } from './rootfs.ts';
 import { containerSpec } from './spec.ts';
@@ -132,11 +133,15 @@ async function make(
   image: Image,
 ): Promise<Partial<ContainerRecord>> {
   const paths = s.paths.container(container.id);
+  // Meanwhile, for a program is started; what it finds is asked for below, if things get that far.
+  const sources = makeMountSources(container.config.mounts);
+  sources.catch(() => {});
   await mountRootfs(s, sandbox, paths, image);
   await s.faults.at('CreateContainer.rootfs');
   const ofImages = await mountImageVolumes(s, sandbox, paths, container);
   const mounts = [...ofImages, ...(await makeDeclaredVolumes(sandbox, paths, image, ofImages))];
   await s.faults.at('CreateContainer.imageVolumes');
+  await sources;
   const spec = await containerSpec(s, sandbox, container, image, mounts);
   const view = await viewOf(s, sandbox, container);
   spec.mounts.push(...view);

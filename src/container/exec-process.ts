@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { BerthError, invalid } from '../errors.ts';
 import type { ExecOptions, ExecProcess } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
@@ -32,6 +32,6 @@ export async function startExec(
 ): Promise<ExecProcess> {
   checkExec(s, id, options.command);
   const runtime = runtimeOf(s, live(s, id));
-  const spec = parseOci(await readFile(s.paths.container(id).spec, 'utf8')) as Spec;
+  const spec = parseOci(readFileSync(s.paths.container(id).spec, 'utf8')) as Spec;
   return runtime.exec(id, execProcess(spec.process, options.command, options.tty), options, signal);
 }

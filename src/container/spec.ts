@@ -20,7 +20,6 @@ import type { Spec } from '../spec/types.ts';
 import { isAlive } from '../sys/process-identity.ts';
 import { openInRoot } from '../sys/safe-path.ts';
 import type { Mount } from './config.ts';
-import { makeMountSources } from './mount-sources.ts';
 import { checkPropagation } from './propagation.ts';
 import type { ContainerRecord } from './record.ts';
 
@@ -28,7 +27,8 @@ import type { ContainerRecord } from './record.ts';
 const MAX_ROOTFS_FILE = 8 * 1024 * 1024;
 
 /**
- * Gathers what a container's spec is made from and builds it. The root file system must be mounted.
+ * Gathers what a container's spec is made from and builds it. The root file system must be mounted, the sources of
+ * mounts must be there.
  *
  * @param mounts the config's, with the place of each image that is mounted
  */
@@ -47,7 +47,6 @@ export async function containerSpec(
   const missing = await s.features.missingIn(sandbox.runtimeHandler);
   refuseDevices(config.devices.length + requestedCdiDevices(config).length, missing.host);
   const apparmor = await s.apparmor.profileFor(sc, missing.host);
-  await makeMountSources(config.mounts);
   await checkPropagation(config.mounts);
   const [devices, seccomp, resolved] = await Promise.all([
     findDevices(config.devices),

@@ -52,7 +52,7 @@ async function readBounded(path: string): Promise<string> {
     if (!stat.isFile()) throw new BerthError('invalid', `${path}: not a regular file`);
     if (stat.size > MAX_BYTES)
       throw new BerthError('invalid', `${path}: a seccomp profile has at most 1 MiB`);
-    const { bytesRead, buffer } = await file.read(Buffer.alloc(MAX_BYTES), 0, MAX_BYTES, 0);
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(stat.size), 0, stat.size, 0);
     return buffer.toString('utf8', 0, bytesRead);
   } finally {
     await file.close();

@@ -7,7 +7,13 @@ import type { ContainerPaths } from '../../paths.ts';
 import { helperMark } from '../../sys/helpers.ts';
 import { spawnChild } from '../../sys/spawn.ts';
 import { RuntimeCreateError } from '../handler.ts';
-import { type OciRuntime, RUNTIME_TIMEOUT_MS, readPidFile, runtimeMessage } from './runtime.ts';
+import {
+  type OciRuntime,
+  RUNTIME_TIMEOUT_MS,
+  readPidFile,
+  runtimeMessage,
+  tryReadPidFile,
+} from './runtime.ts';
 
 /** What conmon needs to know to create one container. */
 export interface ConmonOptions {
@@ -80,7 +86,7 @@ export async function createWithConmon(options: ConmonOptions): Promise<Started>
       throw new BerthError(timeout.aborted ? 'deadline' : 'internal', `conmon: ${why.trim()}`);
     }
     const pid = parseSync(line);
-    return { pid, conmonPid: await readPidFile(options.paths.conmonPidFile) };
+    return { pid, conmonPid: readPidFile(options.paths.conmonPidFile) };
   } catch (e: unknown) {
     await child.exited;
     throw e;
@@ -147,8 +153,8 @@ async function collect(stream: Readable | undefined, max: number, until?: string
 }
 
 /** Ends a monitor that does not answer; its runtime dies with it (conmon sets PDEATHSIG). */
-async function killConmon(firstPid: number | undefined, pidFile: string): Promise<void> {
-  const forked = await readPidFile(pidFile).catch(() => undefined);
+function killConmon(firstPid: number | undefined, pidFile: string): void {
+  const forked = tryReadPidFile(pidFile);
   for (const pid of [firstPid, forked]) {
     try {
       if (pid !== undefined) process.kill(pid, 'SIGKILL');
@@ -181,7 +187,7 @@ export async function reopenLog(paths: ContainerPaths, logPath: string): Promise
 /** False also when there is no monitor or no file: then there is something to be done or to be refused. */
 async function monitorHasOpen(pidFile: string, path: string): Promise<boolean> {
   try {
-    const fds = `/proc/${await readPidFile(pidFile)}/fd`;
+    const fds = `/proc/${readPidFile(pidFile)}/fd`;
     const { dev, ino } = await stat(path, { bigint: true });
     const stats = (await readdir(fds)).map((fd) =>
       stat(`${fds}/${fd}`, { bigint: true }).catch(() => undefined),

@@ -1,5 +1,4 @@
-import { closeSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { during, isErrno } from '../../errors.ts';
 import { newId } from '../../id.ts';
 import type { Paths } from '../../paths.ts';
@@ -11,7 +10,7 @@ import type { Poller } from '../../sys/poller.ts';
 import { setWindowSize } from '../../sys/pty.ts';
 import { ConsoleSocket } from '../../sys/unix-socket.ts';
 import type { ExecOptions, ExecProcess } from '../handler.ts';
-import { type OciRuntime, type RuntimeExecOptions, readPidFile } from './runtime.ts';
+import { type OciRuntime, type RuntimeExecOptions, tryReadPidFile } from './runtime.ts';
 
 /** The code of a command whose end nobody saw, as for a container. */
 const UNKNOWN_EXIT_CODE = 255;
@@ -39,19 +38,20 @@ export async function startExec(
   signal: AbortSignal,
 ): Promise<ExecProcess> {
   const files = parts.paths.exec(newId().slice(0, 16));
-  await mkdir(files.dir, { recursive: true, mode: 0o700 });
+  // Not by other threads, nine times waited for: these are small files of berth's own, in memory as a rule.
+  mkdirSync(files.dir, { recursive: true, mode: 0o700 });
   try {
-    await writeFile(files.process, stringifyOci(process));
+    writeFileSync(files.process, stringifyOci(process));
     const start = (more: Pick<RuntimeExecOptions, 'stdio' | 'consoleSocket'>) =>
       parts.runtime.startProcess(id, { files, signal, ...more });
     return options.tty
       ? await withTerminal(parts, files.console, options, start)
       : await withPipes(parts, options, (stdio) => start({ stdio }));
   } catch (e: unknown) {
-    await endUnwanted(parts, files.pid);
+    endUnwanted(parts, files.pid);
     throw isErrno(e, 'ENOENT', 'EACCES') ? during('OCI runtime', e) : e;
   } finally {
-    await rm(files.dir, { recursive: true, force: true });
+    rmSync(files.dir, { recursive: true, force: true });
   }
 }
 
@@ -139,8 +139,8 @@ function exitOf(s: ExecParts, pid: number): Promise<number> {
 }
 
 /** A runtime that was stopped half-way may have started the command already. */
-async function endUnwanted(s: ExecParts, pidFile: string): Promise<void> {
-  const pid = await readPidFile(pidFile).catch(() => undefined);
+function endUnwanted(s: ExecParts, pidFile: string): void {
+  const pid = tryReadPidFile(pidFile);
   if (pid === undefined) return;
   killGroup(pid);
   void exitOf(s, pid);

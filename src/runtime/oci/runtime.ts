@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { BerthError } from '../../errors.ts';
 import { type Signal, signalNumber } from '../../signals.ts';
@@ -161,12 +162,25 @@ export function runtimeMessage(stderr: string): string {
   }
 }
 
-/** @throws BerthError `internal` when the file holds no pid. */
-export async function readPidFile(path: string): Promise<number> {
-  const text = await readFile(path, 'utf8');
+/**
+ * Not by another thread: waiting for one takes longer than these few bytes.
+ *
+ * @throws BerthError `internal` when the file holds no pid; Node's system error
+ */
+export function readPidFile(path: string): number {
+  const text = readFileSync(path, 'utf8');
   const pid = Number(text.trim());
   if (!Number.isSafeInteger(pid) || pid <= 1) {
     throw new BerthError('internal', `${path}: not a pid: ${JSON.stringify(text.slice(0, 40))}`);
   }
   return pid;
+}
+
+/** Undefined also when there is no such file, or not yet. */
+export function tryReadPidFile(path: string): number | undefined {
+  try {
+    return readPidFile(path);
+  } catch {
+    return undefined;
+  }
 }
