@@ -30,9 +30,11 @@ export interface Figure {
   unit: 'ms' | 's' | 'MiB' | '/s' | 'ms/s';
   /** Of berth's value divided by containerd's. */
   bar?: Bar;
+  /** Of berth's value itself, in its unit. */
+  own?: Bar;
 }
 
-/** Values by the keys of the figures. */
+/** Values by the keys of the figures; what a daemon cannot do is left out. */
 export type Values = Record<string, number>;
 
 /** One thing that is measured, by the name that `--only` takes. */

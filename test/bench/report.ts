@@ -13,21 +13,30 @@ export interface Comparison {
   ratio: number;
   /** Least and greatest ratio of a round. */
   spread: [number, number];
-  met?: boolean;
 }
 
 /** Compares round by round, so that what disturbs the machine for a while disturbs both. */
-export function compare({ figure, values }: Row): Comparison | undefined {
+export function compare({ values }: Row): Comparison | undefined {
   const [ours, theirs] = [values.get('berth'), values.get('containerd')];
   if (ours === undefined || theirs === undefined) return undefined;
   const ratios = ours.slice(0, theirs.length).map((value, round) => value / (theirs[round] ?? Number.NaN));
+  if (ratios.some(Number.isNaN)) return undefined;
   const ratio = median(ratios);
   const spread: [number, number] = [Math.min(...ratios), Math.max(...ratios)];
-  return figure.bar === undefined ? { ratio, spread } : { ratio, spread, met: meets(ratio, figure.bar) };
+  return { ratio, spread };
 }
 
-function meets(ratio: number, bar: Bar): boolean {
-  return 'atMost' in bar ? ratio <= bar.atMost : ratio >= bar.atLeast;
+/** Whether berth keeps to all bars that could be measured; undefined when none could. */
+export function isMet({ figure, values }: Row, comparison: Comparison | undefined): boolean | undefined {
+  const ours = values.get('berth');
+  const checks: boolean[] = [];
+  if (figure.bar !== undefined && comparison !== undefined) checks.push(meets(comparison.ratio, figure.bar));
+  if (figure.own !== undefined && ours !== undefined) checks.push(meets(median(ours), figure.own));
+  return checks.length === 0 ? undefined : checks.every(Boolean);
+}
+
+function meets(value: number, bar: Bar): boolean {
+  return 'atMost' in bar ? value <= bar.atMost : value >= bar.atLeast;
 }
 
 /** For people. */
@@ -42,7 +51,7 @@ export function toTable(rows: readonly Row[], names: readonly string[]): string 
     const { title, unit } = row.figure;
     const values = names.map((name) => {
       const all = row.values.get(name);
-      return all === undefined ? '' : `${digits(median(all))} ${unit}`;
+      return all === undefined || all.some(Number.isNaN) ? '' : `${digits(median(all))} ${unit}`;
     });
     table.push([
       title,
@@ -55,16 +64,19 @@ export function toTable(rows: readonly Row[], names: readonly string[]): string 
 
 function comparisonCells(row: Row): string[] {
   const comparison = compare(row);
-  if (comparison === undefined) return ['', '', '', ''];
-  const { ratio, spread, met } = comparison;
-  const { bar } = row.figure;
-  const text = bar === undefined ? '' : 'atMost' in bar ? `≤ ${bar.atMost}` : `≥ ${bar.atLeast}`;
+  const { bar, own, unit } = row.figure;
+  const bars = [bar && barText(bar), own && `${barText(own)} ${unit}`].filter((text) => text !== undefined);
+  const met = isMet(row, comparison);
   return [
-    ratio.toFixed(2),
-    `${spread[0].toFixed(2)}–${spread[1].toFixed(2)}`,
-    text,
+    comparison?.ratio.toFixed(2) ?? '',
+    comparison?.spread.map((ratio) => ratio.toFixed(2)).join('–') ?? '',
+    bars.join(', '),
     met === undefined ? '' : met ? 'met' : 'missed',
   ];
+}
+
+function barText(bar: Bar): string {
+  return 'atMost' in bar ? `≤ ${bar.atMost}` : `≥ ${bar.atLeast}`;
 }
 
 function range(values: readonly number[] | undefined): string {
@@ -79,8 +91,10 @@ function digits(value: number): string {
 /** For programs. */
 export function toJson(rows: readonly Row[], about: object): string {
   const figures = rows.map((row) => {
-    const { key, title, unit, bar } = row.figure;
-    return { key, title: title.trim(), unit, bar, values: Object.fromEntries(row.values), ...compare(row) };
+    const { key, title, unit, bar, own } = row.figure;
+    const comparison = compare(row);
+    const values = Object.fromEntries(row.values);
+    return { key, title: title.trim(), unit, bar, own, values, ...comparison, met: isMet(row, comparison) };
   });
   return JSON.stringify({ ...about, figures }, null, 2);
 }

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Command } from 'commander';
@@ -167,7 +167,7 @@ async function failingExecs(container_id: string): Promise<void> {
     await berthd.client.runtime('ExecSync', { container_id, cmd: ['no-such-command'] }).catch(() => {});
   };
   for (let i = 0; i < Math.min(200, size.execs); i++) await fail();
-  const before = memory().now;
+  const [before, openBefore] = [memory().now, openFiles()];
   const began = performance.now();
   for (let i = 0; i < size.execs; i++) await fail();
   const each = (performance.now() - began) / size.execs;
@@ -176,4 +176,10 @@ async function failingExecs(container_id: string): Promise<void> {
     `${size.execs} failing execs: memory before and after`,
     `${before.toFixed(0)} and ${memory().now.toFixed(0)} MB`,
   );
+  say(`${size.execs} failing execs: open files before and after`, `${openBefore} and ${openFiles()}`);
+}
+
+/** Of the daemon. */
+function openFiles(): number {
+  return readdirSync(`/proc/${berthd.pid}/fd`).length;
 }
