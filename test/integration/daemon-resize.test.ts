@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { LinuxContainerResources } from '../../proto/gen/runtime/v1/LinuxContainerResources.ts';
 import { Berthd } from '../support/berthd.ts';
@@ -94,6 +94,8 @@ describe('resizing a pod', () => {
     const pod = await pods.run({
       linux: { cgroup_parent, resources: { cpu_shares: 100, memory_limit_in_bytes: 64 * MIB } },
     });
+    // Its first container brings the cgroup along that the kubelet would have made.
+    await pods.start(pod);
     const limit = file('memory', cgroup_parent, 'memory.limit_in_bytes');
     await berthd.client.runtime('UpdatePodSandboxResources', {
       pod_sandbox_id: pod.id,
@@ -132,7 +134,8 @@ describe('quality of service, as the kubelet lays it out', () => {
       const id = await pods.start(pod, { ...IDLE, ...limited(resources) });
       running.push(id);
       expect((await pods.info('container', id)).cgroup).toBe(`${parent}/${id}`);
-      expect((await pods.info('pod', pod.id)).cgroup).toBe(`${parent}/${pod.id}`);
+      // Without a pause process a pod has the cgroup that the kubelet makes, and no other.
+      expect((await pods.info('pod', pod.id)).cgroup).toBe(parent);
       expect(file('cpu', `${parent}/${id}`, 'cpu.shares')).toBe(String(shares));
       const said = Number(await pods.ask(id, 'cat /proc/1/oom_score_adj'));
       // Without CAP_SYS_RESOURCE nobody gets below the daemon's own.
@@ -148,5 +151,38 @@ describe('quality of service, as the kubelet lays it out', () => {
     );
     expect(greedy).toMatchObject({ exit_code: 137, reason: 'OOMKilled' });
     for (const id of running) expect((await pods.status(id)).state).toBe('CONTAINER_RUNNING');
+  });
+
+  it('lets the least of them die when the memory of all pods runs out', async () => {
+    const root = `${berthd.cgroupParent}/kubepods`;
+    /** Its first process holds so much memory, and keeps it: nobody reads what it writes. */
+    const holder = (mib: number, score: number) =>
+      sh(
+        `mkfifo /pipe; sleep 100000 </pipe & exec dd if=/dev/zero of=/pipe bs=${mib}M count=1`,
+        limited({ oom_score_adj: score }),
+      );
+    const own = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'));
+    const start = async (parent: string, mib: number, score: number) => {
+      const pod = await pods.run({ linux: { cgroup_parent: `${root}/${parent}` } });
+      return { id: await pods.start(pod, holder(mib, score)), parent: `${root}/${parent}` };
+    };
+    const holds = ({ id, parent }: { id: string; parent: string }, mib: number) =>
+      until(
+        'it holds its memory',
+        () => Number(file('memory', `${parent}/${id}`, 'memory.usage_in_bytes')) > mib * MIB,
+      );
+    const best = await start('besteffort/pode', 40, 1000);
+    const burstable = await start('burstable/podb', 20, Math.max(own, 500));
+    await Promise.all([holds(best, 40), holds(burstable, 20)]);
+    // The node has less than the three want, and enough for the two that matter more.
+    for (const name of ['memory.limit_in_bytes', 'memory.memsw.limit_in_bytes']) {
+      writeFileSync(`/sys/fs/cgroup/memory${root}/${name}`, String(110 * MIB));
+    }
+    const guaranteed = await start('podg', 60, own);
+    expect(await pods.ended(best.id)).toMatchObject({ exit_code: 137, reason: 'OOMKilled' });
+    await holds(guaranteed, 60);
+    for (const { id } of [burstable, guaranteed]) {
+      expect((await pods.status(id)).state).toBe('CONTAINER_RUNNING');
+    }
   });
 });

@@ -65,7 +65,9 @@ async function inspectCgroup(client: Client, all: Inventory, word: string): Prom
   if (own === undefined) {
     throw new BerthError('unimplemented', `the daemon does not tell the cgroup of ${JSON.stringify(word)}`);
   }
-  const at = kind === 'pod' ? path.dirname(own) : own;
+  // The pause process of a pod that has one is in a cgroup of its own, beside those of the containers.
+  const isPause = kind === 'pod' && path.basename(own).includes(status?.id ?? '/');
+  const at = isPause ? path.dirname(own) : own;
   const { mode, dump } = detectCgroups();
   const directories = dump(at);
   if (directories.length === 0) {

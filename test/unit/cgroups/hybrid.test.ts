@@ -14,12 +14,13 @@ const TMPFS = 0x01021994;
 const dir = mkdtempSync(join(tmpdir(), 'berth-cgroup-'));
 afterAll(() => rmSync(dir, { recursive: true }));
 
-function mountinfo(controllers: readonly string[]): string {
+function mountinfo(controllers: readonly string[], unified = true): string {
   const lines = controllers.map(
     (c, i) => `${i + 30} 20 0:${i + 30} / ${root}/${c} rw - cgroup cgroup rw,${c}`,
   );
-  const path = join(dir, `mountinfo-${controllers.length}`);
-  writeFileSync(path, [...lines, `60 20 0:60 / ${root}/unified rw - cgroup2 cgroup2 rw`].join('\n'));
+  if (unified) lines.push(`60 20 0:60 / ${root}/unified rw - cgroup2 cgroup2 rw`);
+  const path = join(dir, `mountinfo-${controllers.length}-${unified}`);
+  writeFileSync(path, lines.join('\n'));
   return path;
 }
 
@@ -77,6 +78,18 @@ describe('a cgroup captured on a hybrid host', () => {
       memorySwapLimitBytes: 402_653_184n,
       pidsLimit: 64n,
     });
+  });
+
+  it('is read the same on a host without the v2 tree, but for pressure', () => {
+    const all = ['cpu', 'cpuacct', 'cpuset', 'memory', 'pids', 'blkio'];
+    const cgroups = detectCgroups({ root, mountinfoPath: mountinfo(all, false), fsType: () => TMPFS });
+    expect(cgroups.mode).toBe('v1');
+    const { timestampNs: _, psi, ...stats } = manager.details('/pod', []) ?? {};
+    expect(psi).toBeDefined();
+    const v1 = cgroups.manager('cgroupfs');
+    expect(v1.details('/pod', [])).toMatchObject({ ...stats, psi: undefined });
+    expect(v1.readResources('/pod')).toEqual(manager.readResources('/pod'));
+    v1.retain([]);
   });
 
   it('says nothing of an absent cgroup', () => {
