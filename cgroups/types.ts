@@ -146,8 +146,8 @@ export interface CgroupDetails {
   readonly memoryDetails: MemoryDetails;
   readonly hugepages: readonly HugepageStats[];
   readonly cpuLimits: Pick<Resources, 'cpuShares' | 'cpuPeriod' | 'cpuQuota'>;
-  /** Processes of the subtree, ascending. */
-  readonly processes: readonly number[];
+  /** Processes of the subtree, ascending; undefined when they are in another kernel. */
+  readonly processes: readonly number[] | undefined;
 }
 
 /**

@@ -99,7 +99,7 @@ async function containerSeries(
   const { path } = record.cgroup;
   const cgroup = s.guests.details(path) ?? s.cgroups.details(path, scrape.pageSizes);
   if (cgroup === undefined) return undefined;
-  const openFiles = s.openFiles.of(id, cgroup.processes, init?.pid);
+  const openFiles = cgroup.processes && s.openFiles.of(id, cgroup.processes, init?.pid);
   const layer = await s.layerUsage.of(id, s.paths.container(id).upper);
   const now = s.containers.get(id);
   if (now === undefined || now.exit !== undefined) return undefined;
@@ -115,7 +115,7 @@ async function containerSeries(
     measured: {
       ...ofCgroup(scrape, details, now.startedAt ?? now.createdAt),
       filesystem: { ...scrape.filesystem, usedBytes: layer?.usedBytes },
-      openFiles,
+      ...(openFiles === undefined ? {} : { openFiles }),
     },
   };
 }

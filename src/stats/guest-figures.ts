@@ -64,7 +64,7 @@ export class GuestFigures implements Pick<CgroupManager, 'usage' | 'cpuUsageNs'>
       const details = await handler.usage(id, AbortSignal.timeout(ANSWER_MS));
       this.#figures.set(path, { at: performance.now(), details });
     } catch (e: unknown) {
-      this.#figures.delete(path);
+      // Its last figures, which tell when they were measured, are better than none while it is busy.
       this.#log.debug({ container: id, reason: messageOf(e) }, 'a guest does not tell what a container uses');
     }
   }

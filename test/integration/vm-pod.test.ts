@@ -3,10 +3,11 @@ import { release } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
+import { testGuestImage } from '../support/guest.ts';
 import { IDLE, type Pod, Pods, sh, until } from '../support/pods.ts';
 import { forwardOverSpdy } from '../support/port-forward.ts';
 import { exited, openSpdy, type Wanted } from '../support/remote-command.ts';
-import { buildGuest, VM_HANDLER, vmTables } from '../support/vm.ts';
+import { VM_HANDLER, vmTables } from '../support/vm.ts';
 
 describe('without a guest image', () => {
   let berthd: Berthd;
@@ -46,7 +47,7 @@ describe('a pod in a virtual machine', () => {
   const exec = async (container_id: string, cmd: string[], wanted: Wanted) =>
     openSpdy((await berthd.client.runtime('Exec', { container_id, cmd, ...wanted })).url, wanted);
   beforeAll(async () => {
-    await buildGuest();
+    await testGuestImage();
     berthd = await Berthd.start({ tables: vmTables() });
     await berthd.importBusybox();
     pods = new Pods(berthd);
@@ -67,7 +68,10 @@ describe('a pod in a virtual machine', () => {
     const ended = await pods.runToEnd(pod, sh('echo one; echo two >&2; exit 3'));
     expect(ended.exit_code).toBe(3);
     expect(ended.log.split('\n').sort()).toEqual(['', 'one', 'two']);
-    const id = await pods.start(pod, sh('while read line; do echo "got $line"; done', { stdin: true }));
+    const id = await pods.start(
+      pod,
+      sh('while read line; do echo "got $line"; done', { stdin: true, stdin_once: true }),
+    );
     const { log_path } = await pods.status(id);
     const client = await attach(id, { stdin: true, stdout: true, stderr: true });
     client.send('before\n');
@@ -141,7 +145,7 @@ describe('a pod in a virtual machine', () => {
     const vm = await pods.start(pod, answer('vm'));
     const loop = await pods.start(
       pod,
-      sh('while true; do echo -n loopback | nc -l -s 127.0.0.1 -p 8081; done'),
+      sh('mkdir /www; echo -n loopback > /www/f; exec httpd -f -p 127.0.0.1:8081 -h /www'),
     );
     const heard = (id: string, address: string) =>
       until(`an answer of ${address}`, () =>
@@ -155,9 +159,10 @@ describe('a pod in a virtual machine', () => {
     const { url } = await berthd.client.runtime('PortForward', { pod_sandbox_id: pod.id, port: [8081] });
     const client = await forwardOverSpdy(url);
     const connection = await client.open(8081);
-    await until('an answer on the loopback', () => connection.text === 'loopback');
+    connection.send('GET /f HTTP/1.0\r\n\r\n');
+    await until('an answer on the loopback', () => connection.text.endsWith('loopback'));
     const refused = await client.open(9);
-    await until('a refusal', () => /refused/.test(refused.error));
+    await until('a refusal', () => /listens/.test(refused.error));
     client.destroy();
   });
 

@@ -11,7 +11,7 @@ const NO_LIMIT = 1n << 62n;
 /** What a shim tells of a container, as if it had been read from a cgroup. What it does not tell is undefined. */
 export function toDetails(stats: TaskStats): CgroupDetails {
   const own = stats.cgroup === 'v1' ? fromV1(stats.metrics) : fromV2(stats.metrics);
-  return { timestampNs: nowNs(), psi: undefined, hugepages: [], cpuLimits: {}, processes: [], ...own };
+  return { timestampNs: nowNs(), psi: undefined, hugepages: [], cpuLimits: {}, processes: undefined, ...own };
 }
 
 type Figures = Pick<CgroupDetails, 'cpu' | 'memory' | 'memoryDetails' | 'pids' | 'io' | 'oomKills'>;
