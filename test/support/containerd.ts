@@ -18,6 +18,15 @@ const exec = promisify(execFile);
 const PAUSE = 'localhost/berth-test/pause:1';
 const START_MS = 20_000;
 const SETTLE_MS = 5_000;
+/** A virtual machine may boot meanwhile. */
+const CTR_MS = 110_000;
+
+export interface ContainerdOptions {
+  /** In a session of its own, so that Ctrl-C in the terminal does not reach it. */
+  detached?: boolean;
+  /** Variables for the daemon, and so for its shims, beside the test's own. */
+  env?: Record<string, string>;
+}
 
 /**
  * Debian's containerd with directories of its own, in a network and a mount namespace that a holder keeps
@@ -30,12 +39,14 @@ export class Containerd {
   readonly cgroupParent: string;
   readonly #socket: string;
   readonly #detached: boolean;
+  readonly #env: Record<string, string>;
   #holder: ChildProcess | undefined;
   #process: ChildProcess | undefined;
 
-  private constructor(directory: string, detached: boolean) {
+  private constructor(directory: string, options: ContainerdOptions) {
     this.directory = directory;
-    this.#detached = detached;
+    this.#detached = options.detached ?? false;
+    this.#env = options.env ?? {};
     this.#socket = path.join(directory, 'containerd.sock');
     this.endpoint = `unix://${this.#socket}`;
     this.cgroupParent = `/${path.basename(directory)}`;
@@ -44,11 +55,10 @@ export class Containerd {
   /**
    * Makes the directories, starts the daemon and imports busybox, as image and as pause.
    *
-   * @param options.detached in a session of its own, so that Ctrl-C in the terminal does not reach it
    */
-  static async start(options: { detached?: boolean } = {}): Promise<Containerd> {
+  static async start(options: ContainerdOptions = {}): Promise<Containerd> {
     const dir = await mkdtemp(path.join(tmpdir(), 'berth-containerd-'));
-    const daemon = new Containerd(dir, options.detached ?? false);
+    const daemon = new Containerd(dir, options);
     try {
       await daemon.#prepare();
       await daemon.start();
@@ -81,7 +91,7 @@ export class Containerd {
         '-c',
         path.join(this.directory, 'config.toml'),
       ],
-      { stdio: ['ignore', log, log], detached: this.#detached },
+      { stdio: ['ignore', log, log], detached: this.#detached, env: { ...process.env, ...this.#env } },
     );
     closeSync(log);
     await accepting(this.#socket, this.#process, START_MS);
@@ -99,6 +109,15 @@ export class Containerd {
     const child = this.#process;
     this.#process = undefined;
     await end(child, signal);
+  }
+
+  /** Runs `ctr` in the namespace of the images; the code is told, not thrown. */
+  async ctr(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+    const all = ['-a', this.#socket, '-n', 'k8s.io', ...args];
+    return exec('ctr', all, { timeout: CTR_MS }).then(
+      (said) => ({ code: 0, ...said }),
+      ({ code, stdout, stderr }) => ({ code: Number(code), stdout, stderr }),
+    );
   }
 
   /** What the daemon logged since the first start. */
@@ -186,5 +205,9 @@ bin_dir = "/usr/lib/cni"
 conf_dir = "${at('cni')}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "overlayfs"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.vm]
+runtime_type = "io.containerd.berth-vm.v2"
 `;
 }
