@@ -44,11 +44,11 @@ async function run(configFile: string | undefined): Promise<void> {
     const node = await startNode(config, log);
     const closeNode = async (e: unknown): Promise<never> => {
       // What it has mounted must not outlive it.
-      await node.recovered;
+      await node.recovery.done;
       await node.close();
       throw e;
     };
-    const server = await serve(node.services, node.recovered, config.listen).catch(closeNode);
+    const server = await serve(node.services, node.recovery, config.listen).catch(closeNode);
     await node.services.streaming.catch(async (e: unknown) => {
       await server.close();
       await closeNode(e);

@@ -16,10 +16,11 @@ export class EncodedList<R extends object> {
 
   /** The encoded response with these records. */
   of(records: readonly R[]): Buffer {
-    return Buffer.concat(records.map((record) => this.#one(record)));
+    return Buffer.concat(records.map((record) => this.one(record)));
   }
 
-  #one(record: R): Buffer {
+  /** The encoded response with this record alone. */
+  one(record: R): Buffer {
     let bytes = this.#known.get(record);
     if (bytes === undefined) {
       bytes = this.#encode(record);

@@ -7,6 +7,7 @@ import type { ImportImageRequest__Output } from '../proto/gen/berth/v1/ImportIma
 import type { PullImageRequest__Output } from '../proto/gen/berth/v1/PullImageRequest.ts';
 import type { PullProgress } from '../proto/gen/berth/v1/PullProgress.ts';
 import { loadProtos } from '../proto/load.ts';
+import type { RecoveryProgress } from '../src/recover.ts';
 import type { Services } from '../src/services.ts';
 import { removeStaleSocket } from '../src/util/stale-socket.ts';
 import { GrpcServer } from './grpc/server.ts';
@@ -31,17 +32,17 @@ export interface CriServer {
 /**
  * Serves CRI and berth's own service on a unix socket (`unix:///path`), mode 0660.
  *
- * @param recovered calls other than Version, Status and the like wait for it
+ * @param recovery calls other than Version, Status and the like wait for it
  * @throws BerthError `precondition` when another daemon answers on the socket
  */
-export async function serve(s: Services, recovered: Promise<void>, listen: string): Promise<CriServer> {
+export async function serve(s: Services, recovery: RecoveryProgress, listen: string): Promise<CriServer> {
   const path = listen.slice('unix://'.length);
   await mkdir(dirname(path), { recursive: true, mode: 0o711 });
   await removeStaleSocket(path, 'listen');
   const protos = loadProtos();
   const context: CallContext = {
     log: s.log,
-    ready: recovered,
+    recovery,
     observe: (name) => s.metrics.rpc(name),
   };
   const server = new GrpcServer();
@@ -67,7 +68,7 @@ export async function serve(s: Services, recovered: Promise<void>, listen: strin
     CollectGarbage: unary<CollectGarbageRequest__Output, unknown>('CollectGarbage', context, (request) =>
       collectGarbageRpc(s, request),
     ),
-    Info: unary('Info', context, () => info(s), { early: true, quiet: true }),
+    Info: unary('Info', context, () => info(s), { waitsFor: 'nothing', quiet: true }),
   });
   await server.listen(path);
   // The socket is made with the umask's mode; whoever may connect rules the node.

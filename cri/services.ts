@@ -11,10 +11,10 @@ import { imageStatus } from './image-service/image-status.ts';
 import { listImages } from './image-service/list-images.ts';
 import { pullImage } from './image-service/pull-image.ts';
 import { removeImage } from './image-service/remove-image.ts';
-import { toContainer } from './mapping/container.ts';
+import { toContainer, toContainerStatus } from './mapping/container.ts';
 import { filterContainers, filterSandboxes } from './mapping/filters.ts';
 import { encodeMetricsResponse } from './mapping/metrics.ts';
-import { toPodSandbox } from './mapping/sandbox.ts';
+import { toPodSandbox, toPodSandboxStatus } from './mapping/sandbox.ts';
 import { attachRpc } from './runtime-service/attach.ts';
 import { containerStatsRpc } from './runtime-service/container-stats.ts';
 import { containerStatus } from './runtime-service/container-status.ts';
@@ -71,8 +71,8 @@ type Rpcs<Definition> = {
   >;
 };
 
-const early: CallOptions = { early: true, quiet: true };
-const quiet: CallOptions = { quiet: true };
+const early: CallOptions = { waitsFor: 'nothing', quiet: true };
+const read: CallOptions = { waitsFor: 'records', quiet: true };
 const change: CallOptions = {};
 
 const runtimeHandlers: Handlers<RuntimeServiceDefinition> = {
@@ -83,30 +83,28 @@ const runtimeHandlers: Handlers<RuntimeServiceDefinition> = {
   RunPodSandbox: [runPodSandboxRpc, change],
   StopPodSandbox: [stopPodSandboxRpc, change],
   RemovePodSandbox: [removePodSandboxRpc, change],
-  PodSandboxStatus: [podSandboxStatus, quiet],
   CreateContainer: [createContainerRpc, change],
   StartContainer: [startContainerRpc, change],
   StopContainer: [stopContainerRpc, change],
   RemoveContainer: [removeContainerRpc, change],
-  ContainerStatus: [containerStatus, quiet],
-  ExecSync: [execSyncRpc, quiet],
+  ExecSync: [execSyncRpc, { quiet: true }],
   Exec: [execRpc, change],
   Attach: [attachRpc, change],
   PortForward: [portForwardRpc, change],
   ReopenContainerLog: [reopenContainerLogRpc, change],
   UpdateContainerResources: [updateContainerResourcesRpc, change],
   UpdatePodSandboxResources: [updatePodSandboxResourcesRpc, change],
-  ContainerStats: [containerStatsRpc, quiet],
-  ListContainerStats: [listContainerStats, quiet],
-  PodSandboxStats: [podSandboxStatsRpc, quiet],
-  ListPodSandboxStats: [listPodSandboxStats, quiet],
+  ContainerStats: [containerStatsRpc, read],
+  ListContainerStats: [listContainerStats, read],
+  PodSandboxStats: [podSandboxStatsRpc, read],
+  ListPodSandboxStats: [listPodSandboxStats, read],
   ListMetricDescriptors: [listMetricDescriptors, early],
-  ListPodSandboxMetrics: [listPodSandboxMetrics, quiet],
+  ListPodSandboxMetrics: [listPodSandboxMetrics, read],
 };
 
 const imageHandlers: Handlers<ImageServiceDefinition> = {
-  ListImages: [listImages, quiet],
-  ImageStatus: [imageStatus, quiet],
+  ListImages: [listImages, read],
+  ImageStatus: [imageStatus, read],
   PullImage: [pullImage, change],
   RemoveImage: [removeImage, change],
   ImageFsInfo: [imageFsInfo, early],
@@ -144,25 +142,61 @@ export function runtimeService(
   context: CallContext,
   definition: Protos['runtimeService'],
 ): Readonly<Record<string, Rpc>> {
+  return {
+    ...implement(definition, s, context, runtimeHandlers),
+    ...answersOfRecords(s, context, definition),
+    ...streams(s, context),
+  };
+}
+
+/** What is asked for most, and depends on nothing but the records: each is encoded once. */
+function answersOfRecords(
+  s: Services,
+  context: CallContext,
+  definition: Protos['runtimeService'],
+): Rpcs<RuntimeServiceDefinition> {
   const sandboxes = new EncodedList<SandboxRecord>((record) =>
     definition.ListPodSandbox.responseSerialize({ items: [toPodSandbox(record)] }),
   );
   const containers = new EncodedList<ContainerRecord>((record) =>
     definition.ListContainers.responseSerialize({ containers: [toContainer(record)] }),
   );
-  const lists: Rpcs<RuntimeServiceDefinition> = {
+  const sandboxStatuses = new EncodedList<SandboxRecord>((record) =>
+    definition.PodSandboxStatus.responseSerialize({ status: toPodSandboxStatus(record) }),
+  );
+  const containerStatuses = new EncodedList<ContainerRecord>((record) =>
+    definition.ContainerStatus.responseSerialize({ status: toContainerStatus(record) }),
+  );
+  return {
+    PodSandboxStatus: unary(
+      'PodSandboxStatus',
+      context,
+      (request) => podSandboxStatus(s, sandboxStatuses, request),
+      read,
+    ),
+    ContainerStatus: unary(
+      'ContainerStatus',
+      context,
+      (request) => containerStatus(s, containerStatuses, request),
+      read,
+    ),
     ListPodSandbox: unary(
       'ListPodSandbox',
       context,
       (request) => listPodSandbox(s, sandboxes, request),
-      quiet,
+      read,
     ),
     ListContainers: unary(
       'ListContainers',
       context,
       (request) => listContainers(s, containers, request),
-      quiet,
+      read,
     ),
+  };
+}
+
+function streams(s: Services, context: CallContext): Rpcs<RuntimeServiceDefinition> {
+  return {
     StreamPodSandboxes: serverStream(
       'StreamPodSandboxes',
       context,
@@ -170,7 +204,7 @@ export function runtimeService(
         sendChunks(filterSandboxes(s.sandboxes.values(), request.filter).map(toPodSandbox), (chunk) =>
           send({ pod_sandboxes: chunk }),
         ),
-      quiet,
+      read,
     ),
     StreamContainers: serverStream(
       'StreamContainers',
@@ -179,14 +213,14 @@ export function runtimeService(
         sendChunks(filterContainers(s.containers.values(), request.filter).map(toContainer), (chunk) =>
           send({ containers: chunk }),
         ),
-      quiet,
+      read,
     ),
     StreamContainerStats: serverStream(
       'StreamContainerStats',
       context,
       async (request, send) =>
         sendChunks(await collectStats(s, request.filter), (chunk) => send({ container_stats: chunk })),
-      quiet,
+      read,
     ),
     StreamPodSandboxStats: serverStream(
       'StreamPodSandboxStats',
@@ -195,7 +229,7 @@ export function runtimeService(
         sendChunks(await collectSandboxStats(s, request.filter), (chunk) =>
           send({ pod_sandbox_stats: chunk }),
         ),
-      quiet,
+      read,
     ),
     StreamPodSandboxMetrics: serverStream(
       'StreamPodSandboxMetrics',
@@ -206,16 +240,15 @@ export function runtimeService(
           (chunk) => send(encodeMetricsResponse(chunk)),
           ({ length }) => length,
         ),
-      quiet,
+      read,
     ),
     GetContainerEvents: serverStream(
       'GetContainerEvents',
       context,
       (request, send, signal) => getContainerEvents(s, request, send, signal),
-      { quiet: true, endless: true },
+      { ...read, endless: true },
     ),
   };
-  return { ...implement(definition, s, context, runtimeHandlers), ...lists };
 }
 
 /** The image service. */
@@ -230,7 +263,7 @@ export function imageService(
       context,
       async (request, send) =>
         sendChunks((await listImages(s, request)).images ?? [], (chunk) => send({ images: chunk })),
-      quiet,
+      read,
     ),
   };
   return { ...implement(definition, s, context, imageHandlers), ...lists };

@@ -1,5 +1,6 @@
 import { BerthError, kindOf, messageOf } from '../src/errors.ts';
 import type { Logger } from '../src/log.ts';
+import type { RecoveryProgress } from '../src/recover.ts';
 import { orAborted } from '../src/util/abort.ts';
 import { Code, codeName } from './grpc/codes.ts';
 import type { Rpc } from './grpc/rpc.ts';
@@ -8,15 +9,15 @@ import { toStatus } from './status.ts';
 /** What every handler call is wrapped with. */
 export interface CallContext {
   log: Logger;
-  /** Calls wait for it, except those that must answer while berthd recovers. */
-  ready: Promise<void>;
+  /** What calls wait for, unless they must answer while berthd recovers. */
+  recovery: RecoveryProgress;
   /** Told of each call that has an end; what it answers is called then, with the code's name. */
   observe?: (name: string) => (code: string) => void;
 }
 
 export interface CallOptions {
-  /** Answered also while recovery runs. */
-  early?: boolean;
+  /** Before which the call is not begun; default: the end of the recovery. */
+  waitsFor?: 'nothing' | 'records';
   /** A read that is asked every second: logged at debug only. */
   quiet?: boolean;
   /** A stream without an end: its headers are sent at once, to tell the client that it listens from now on. */
@@ -81,7 +82,7 @@ export function unimplemented(name: string): Rpc {
 
 async function answered<O>(
   name: string,
-  { log, ready, observe }: CallContext,
+  { log, recovery, observe }: CallContext,
   signal: AbortSignal,
   options: CallOptions,
   work: (signal: AbortSignal) => Promise<O>,
@@ -90,7 +91,8 @@ async function answered<O>(
   const observed = options.endless === true ? undefined : observe?.(name);
   const tookMs = () => Math.round((performance.now() - began) * 10) / 10;
   try {
-    if (options.early !== true) await orAborted(ready, signal);
+    if (options.waitsFor !== 'nothing')
+      await orAborted(options.waitsFor === 'records' ? recovery.known : recovery.done, signal);
     const response = await orAborted(work(signal), signal);
     observed?.(codeName(Code.OK));
     log[options.quiet === true ? 'debug' : 'info']({ rpc: name, tookMs: tookMs() }, 'answered');

@@ -23,7 +23,7 @@ import { ConfWatcher } from './network/conf-watch.ts';
 import { Paths } from './paths.ts';
 import { Database } from './persist/database.ts';
 import { RecordStore } from './persist/record-store.ts';
-import { collectAttachments, recover, sweep } from './recover.ts';
+import { collectAttachments, type RecoveryProgress, recover, sweep } from './recover.ts';
 import { Repairs } from './repair.ts';
 import { ViewKeeper } from './resource-view/keeper.ts';
 import { Lxcfs } from './resource-view/lxcfs.ts';
@@ -54,8 +54,7 @@ const STREAMING_MS = 100;
 /** A running berth without its RPC server. */
 export interface Node {
   readonly services: Services;
-  /** Resolves when records and reality agree again; never rejects. */
-  readonly recovered: Promise<void>;
+  readonly recovery: RecoveryProgress;
   /** Ends what runs in this process; pods go on. Repeatable. */
   close(): Promise<void>;
 }
@@ -106,7 +105,8 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   const sampler = new Sampler(services, config.stats.interval * 1000);
   const metrics = await serveMetrics(services, sampler.cost);
   const cadvisor = await CadvisorServer.listen(services);
-  const recovered = recover(services);
+  const recovery = recover(services);
+  const recovered = recovery.done;
   const views = new ViewKeeper(services);
   const repairs = recovered.then(() => new Repairs(services));
   void recovered.then(() => sweep(services)).then(() => collectAttachments(services));
@@ -136,7 +136,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     db.close();
     await lock.close();
   };
-  return { services, recovered, close: () => (closing ??= close()) };
+  return { services, recovery, close: () => (closing ??= close()) };
 }
 
 interface Parts {

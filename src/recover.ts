@@ -1,5 +1,6 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { noteExit, watchContainer } from './container/exit.ts';
 import type { ContainerRecord } from './container/record.ts';
 import { isErrno, messageOf } from './errors.ts';
@@ -45,19 +46,40 @@ export function containerRecovery(
   return sameBoot && monitorAlive ? 'watch' : 'ended';
 }
 
+/** How far the recovery of a start has come. Neither promise rejects. */
+export interface RecoveryProgress {
+  /** The records tell what lives: lists and statuses can be answered. */
+  readonly known: Promise<void>;
+  /** Nothing that an earlier berthd began goes on either: changes can be made. */
+  readonly done: Promise<void>;
+}
+
 /**
  * Compares the records with what lives, after a start: processes that run are watched again and ends that
- * happened meanwhile are recorded. Only this is waited for before lists are answered; what was half made,
- * and what is left of the ended, is on the to-do list afterwards. One record that cannot be dealt with is
- * logged and does not keep the others. Never rejects.
+ * happened meanwhile are recorded. Then helpers of the earlier berthd are ended. Only this is waited for before
+ * calls are answered; what was half made, and what is left of the ended, is on the to-do list afterwards. One record
+ * that cannot be dealt with is logged and does not keep the others.
  */
-export async function recover(s: Services): Promise<void> {
-  await attempt(s, {}, () => s.faults.at('Recovery.begun'));
-  await attempt(s, {}, () => endStrayHelpers(s));
-  await Promise.all([
-    ...[...s.sandboxes.values()].map((r) => attempt(s, { sandbox: r.id }, () => recoverSandbox(s, r))),
-    ...[...s.containers.values()].map((c) => attempt(s, { container: c.id }, () => recoverContainer(s, c))),
-  ]);
+export function recover(s: Services): RecoveryProgress {
+  // A start that is under way would come true after its container was listed as one that has not started.
+  const mayBeStarting = [...s.containers.values()].some(
+    (c) => c.phase === 'live' && c.startedAt === undefined && c.exit === undefined,
+  );
+  const endStrays = () => attempt(s, {}, () => endStrayHelpers(s));
+  const known = (async () => {
+    await attempt(s, {}, () => s.faults.at('Recovery.begun'));
+    if (mayBeStarting) await endStrays();
+    await Promise.all([
+      ...[...s.sandboxes.values()].map((r) => attempt(s, { sandbox: r.id }, () => recoverSandbox(s, r))),
+      ...[...s.containers.values()].map((c) => attempt(s, { container: c.id }, () => recoverContainer(s, c))),
+    ]);
+  })();
+  const done = known.then(async () => {
+    // Those who have waited for the records are answered first.
+    await setImmediate();
+    if (!mayBeStarting) await endStrays();
+  });
+  return { known, done };
 }
 
 /**
@@ -68,11 +90,12 @@ export async function recover(s: Services): Promise<void> {
  */
 async function endStrayHelpers(s: Services): Promise<void> {
   await s.faults.at('Recovery.helpers');
-  const monitors = new Set([...s.containers.values()].map((c) => c.phase === 'live' && c.conmon?.pid));
+  const live = [...s.containers.values()].filter(({ phase }) => phase === 'live');
+  const meant = new Set(live.flatMap(({ conmon, init }) => [conmon?.pid, init?.pid]));
   const known = {
     has: (id: string) => s.sandboxes.get(id) !== undefined || s.containers.get(id) !== undefined,
   };
-  const strays = (await findHelpers(known)).filter(({ process }) => !monitors.has(process.pid));
+  const strays = await findHelpers(known, { except: meant });
   if (strays.length === 0) return;
   s.log.info({ helpers: strays.length }, 'ending helper processes that a killed berthd left');
   await endHelpers(strays);

@@ -3,21 +3,21 @@ import type { ContainerStatusResponse } from '../../proto/gen/runtime/v1/Contain
 import type { ContainerRecord } from '../../src/container/record.ts';
 import { live } from '../../src/container/start.ts';
 import type { Services } from '../../src/services.ts';
+import type { EncodedList } from '../encoded-list.ts';
 import { requireId } from '../ids.ts';
 import { readSpec, runtimeInfo, verboseInfo } from '../info.ts';
 import { toContainerConfig } from '../mapping/config.ts';
 import { toContainerStatus } from '../mapping/container.ts';
 
-/** ContainerStatus. */
+/** ContainerStatus. @param statuses answers without `info` */
 export async function containerStatus(
   s: Services,
+  statuses: EncodedList<ContainerRecord>,
   request: ContainerStatusRequest__Output,
-): Promise<ContainerStatusResponse> {
+): Promise<ContainerStatusResponse | Buffer> {
   const container = live(s, requireId(request.container_id, 'container_id'));
-  return {
-    status: toContainerStatus(container),
-    info: request.verbose ? await info(s, container) : {},
-  };
+  if (!request.verbose) return statuses.one(container);
+  return { status: toContainerStatus(container), info: await info(s, container) };
 }
 
 async function info(s: Services, c: ContainerRecord): Promise<Record<string, string>> {

@@ -8,22 +8,22 @@ import { pinnedPaths } from '../../src/sandbox/namespaces.ts';
 import { isReady, type SandboxRecord } from '../../src/sandbox/record.ts';
 import type { Services } from '../../src/services.ts';
 import { podSpec } from '../../src/spec/sandbox.ts';
+import type { EncodedList } from '../encoded-list.ts';
 import { requireId } from '../ids.ts';
 import { readSpec, runtimeInfo, verboseInfo } from '../info.ts';
 import { toSandboxConfig } from '../mapping/config.ts';
 import { toPodSandboxStatus } from '../mapping/sandbox.ts';
 
-/** PodSandboxStatus. */
+/** PodSandboxStatus. @param statuses answers without `info` */
 export async function podSandboxStatus(
   s: Services,
+  statuses: EncodedList<SandboxRecord>,
   request: PodSandboxStatusRequest__Output,
-): Promise<PodSandboxStatusResponse> {
+): Promise<PodSandboxStatusResponse | Buffer> {
   const sandbox = s.sandboxes.get(requireId(request.pod_sandbox_id, 'pod_sandbox_id'));
   if (sandbox?.phase !== 'live') throw notFound(`sandbox "${request.pod_sandbox_id}"`);
-  return {
-    status: toPodSandboxStatus(sandbox),
-    info: request.verbose ? await info(s, sandbox) : {},
-  };
+  if (!request.verbose) return statuses.one(sandbox);
+  return { status: toPodSandboxStatus(sandbox), info: await info(s, sandbox) };
 }
 
 async function info(s: Services, r: SandboxRecord): Promise<Record<string, string>> {

@@ -28,28 +28,36 @@ export function helperMark(id: string): Record<string, string> {
   return { [OBJECT]: id };
 }
 
+/** Environments that are read at a time: all of libuv's threads that are not taken. */
+const AT_ONCE = 4;
+
 /**
  * The helpers on this machine that work for objects in `ids`, and their children. Reads the environment of every process
  * (proc_pid_environ(5)): for a start, not for every call.
  *
- * @param variable another that names the object, where helpers are not to be ended with the daemon
+ * @param options.variable another that names the object, where helpers are not to be ended with the daemon
+ * @param options.except pids that need not be looked at
  */
 export async function findHelpers(
   ids: { has(id: string): boolean },
-  variable: string = OBJECT,
+  options: { variable?: string; except?: ReadonlySet<number | undefined> } = {},
 ): Promise<Helper[]> {
+  const prefix = `${options.variable ?? OBJECT}=`;
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const left = pids.filter((pid) => options.except?.has(pid) !== true).values();
   const found: Helper[] = [];
-  const prefix = `${variable}=`;
-  for (const name of await readdir('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    // A process may go at any moment, and a zombie's environment is empty.
-    const environment = await readFile(`/proc/${name}/environ`, 'latin1').catch(() => '');
-    const mark = environment.split('\0').find((variable) => variable.startsWith(prefix));
-    const object = mark?.slice(prefix.length);
-    if (object === undefined || !ids.has(object)) continue;
-    const process = identify(Number(name));
-    if (process !== undefined) found.push({ object, process });
-  }
+  const look = async () => {
+    for (const pid of left) {
+      // A process may go at any moment, and a zombie's environment is empty.
+      const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '');
+      const mark = environment.split('\0').find((variable) => variable.startsWith(prefix));
+      const object = mark?.slice(prefix.length);
+      if (object === undefined || !ids.has(object)) continue;
+      const process = identify(pid);
+      if (process !== undefined) found.push({ object, process });
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, look));
   return found;
 }
 

@@ -73,7 +73,7 @@ export class Connections {
       signal,
       agent,
     };
-    const out = url.protocol === 'https:' ? https.request(url, options) : http.request(url, options);
+    const out = url.protocol === 'https:' ? https().request(url, options) : http.request(url, options);
     const fail = (problem: string): void => {
       out.destroy(new BerthError('unavailable', problem));
     };
@@ -116,7 +116,7 @@ export class Connections {
     // Another request may have made it meanwhile.
     const made = this.#agents.get(tls);
     if (made !== undefined) return made;
-    const agent = new https.Agent({
+    const agent = new (https().Agent)({
       keepAlive: true,
       ...(isLocal ? {} : { proxyEnv: process.env }),
       secureContext,

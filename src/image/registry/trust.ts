@@ -1,7 +1,8 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
-import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import { isErrno } from '../../errors.ts';
+import { tls as nodeTls } from '../../util/node-http.ts';
 import type { TlsOptions } from './hosts.ts';
 
 /**
@@ -44,7 +45,7 @@ export class Trust {
     if (known !== undefined) return known;
     // OpenSSL passes over an authority that it cannot read.
     for (const ca of tls.ca ?? []) new X509Certificate(ca);
-    const context = createSecureContext({
+    const context = nodeTls().createSecureContext({
       ca: [...authorities, ...(tls.ca ?? [])],
       ...(tls.client === undefined ? {} : { cert: tls.client.certs, key: tls.client.keys }),
     });
@@ -66,7 +67,7 @@ export class Trust {
         if (!isErrno(e, 'ENOENT', 'ENOTDIR', 'EACCES')) throw e;
       }
     }
-    return rootCertificates;
+    return nodeTls().rootCertificates;
   }
 }
 

@@ -170,7 +170,7 @@ export async function forgetShim(dir: string): Promise<void> {
  */
 export async function endStrayShims(sandboxId: string): Promise<void> {
   for (;;) {
-    const strays = await findHelpers(new Set([sandboxId]), SHIM_MARK);
+    const strays = await findHelpers(new Set([sandboxId]), { variable: SHIM_MARK });
     if (strays.length === 0) return;
     await endHelpers(strays);
     // A process that was killed may have started another since the look.

@@ -41,7 +41,7 @@ export async function deleteBundle(args: ShimArguments, protos: ShimProtos): Pro
 /** The hypervisor and all others that the shim has started, and the shim if it lives. */
 async function endMachine(directory: VmDirectory): Promise<void> {
   for (;;) {
-    const left = await findHelpers(new Set([directory.path]), MACHINE_MARK);
+    const left = await findHelpers(new Set([directory.path]), { variable: MACHINE_MARK });
     if (left.length === 0) return;
     await endHelpers(left);
     // A process that was killed may have started another since the look.

@@ -9,7 +9,8 @@ const protos = loadProtos();
 const quiet = () => undefined;
 const log = { debug: quiet, info: quiet, warn: quiet } as unknown as Logger;
 /** Recovery that never ends. */
-const recovering = { log, ready: new Promise<void>(() => {}) };
+const never = new Promise<void>(() => {});
+const recovering = { log, recovery: { known: never, done: never } };
 /** Nothing of the daemon is touched: a handler that is reached fails with INTERNAL. */
 const nothing = {} as Services;
 const runtime = runtimeService(nothing, recovering, protos.runtimeService);

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { type CallOptions, clientStream, serverStream, unary, unimplemented } from '../../../cri/unary.ts';
 import { BerthError, invalid } from '../../../src/errors.ts';
 import type { Logger } from '../../../src/log.ts';
+import type { RecoveryProgress } from '../../../src/recover.ts';
 import { FakeCall } from './call.ts';
 
 /** A logger that keeps level, fields and message of each line. */
@@ -15,7 +16,7 @@ function recorder() {
 }
 
 const { lines, log } = recorder();
-const ready = Promise.resolve();
+const over: RecoveryProgress = { known: Promise.resolve(), done: Promise.resolve() };
 
 beforeEach(() => {
   lines.length = 0;
@@ -27,10 +28,10 @@ async function ask<O>(
   {
     call = new FakeCall('r'),
     options = {},
-    until = ready,
-  }: { call?: FakeCall; options?: CallOptions; until?: Promise<void> } = {},
+    recovery = over,
+  }: { call?: FakeCall; options?: CallOptions; recovery?: RecoveryProgress } = {},
 ): Promise<{ error?: unknown; sent: unknown[] }> {
-  const rpc = unary('Some', { log, ready: until }, handler as (request: unknown) => O, options);
+  const rpc = unary('Some', { log, recovery }, handler as (request: unknown) => O, options);
   try {
     await rpc(call);
     return { sent: call.sent };
@@ -91,23 +92,30 @@ describe('unary', () => {
     expect((await answer).error).toMatchObject({ kind: 'cancelled' });
   });
 
-  it('waits for recovery, but early calls do not', async () => {
-    const recovered = Promise.withResolvers<void>();
+  it('waits for the end of the recovery, or for the records, or for nothing', async () => {
+    const [known, done] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const recovery = { known: known.promise, done: done.promise };
     const order: string[] = [];
-    const late = ask(() => order.push('late'), { until: recovered.promise });
-    await ask(() => order.push('early'), { until: recovered.promise, options: { early: true } });
+    const change = ask(() => order.push('change'), { recovery });
+    const read = ask(() => order.push('read'), { recovery, options: { waitsFor: 'records' } });
+    await ask(() => order.push('version'), { recovery, options: { waitsFor: 'nothing' } });
     await setImmediate();
-    expect(order).toEqual(['early']);
-    recovered.resolve();
-    await late;
-    expect(order).toEqual(['early', 'late']);
+    expect(order).toEqual(['version']);
+    known.resolve();
+    await read;
+    await setImmediate();
+    expect(order).toEqual(['version', 'read']);
+    done.resolve();
+    await change;
+    expect(order).toEqual(['version', 'read', 'change']);
   });
 
   it('does not begin a call whose caller left while it waited for recovery', async () => {
     const recovered = Promise.withResolvers<void>();
+    const recovery = { known: recovered.promise, done: recovered.promise };
     const handler = vi.fn(() => 'x');
     const call = new FakeCall('r');
-    const answer = ask(handler, { call, until: recovered.promise });
+    const answer = ask(handler, { call, recovery });
     call.cancel();
     expect((await answer).error).toMatchObject({ kind: 'cancelled' });
     recovered.resolve();
@@ -153,7 +161,7 @@ describe('serverStream', () => {
     call: FakeCall,
     handler: (request: unknown, send: (m: unknown) => Promise<void>, signal: AbortSignal) => Promise<void>,
     options: CallOptions = {},
-  ) => serverStream('Some', { log, ready }, handler, options)(call);
+  ) => serverStream('Some', { log, recovery: over }, handler, options)(call);
 
   it('sends in order and ends', async () => {
     const call = new FakeCall('r');
@@ -227,7 +235,7 @@ describe('serverStream', () => {
 describe('clientStream', () => {
   it('hands the messages over and answers once', async () => {
     const call = new FakeCall(1, 2, 3);
-    const rpc = clientStream('Some', { log, ready }, async (requests: AsyncIterable<unknown>) => {
+    const rpc = clientStream('Some', { log, recovery: over }, async (requests: AsyncIterable<unknown>) => {
       let sum = 0;
       for await (const n of requests) sum += Number(n);
       return sum;

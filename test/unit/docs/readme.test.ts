@@ -35,7 +35,8 @@ async function isUnimplemented(rpc: Rpc | undefined): Promise<boolean> {
 }
 
 async function reality(): Promise<Map<string, string>> {
-  const context: CallContext = { log: pino({ enabled: false }), ready: new Promise(() => {}) };
+  const never = new Promise<void>(() => {});
+  const context: CallContext = { log: pino({ enabled: false }), recovery: { known: never, done: never } };
   const none = {} as Services;
   const all: Record<string, Rpc> = {
     ...runtimeService(none, context, protos.runtimeService),

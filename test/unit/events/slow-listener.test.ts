@@ -31,7 +31,14 @@ it('a listener that reads nothing is ended with RESOURCE_EXHAUSTED after what gR
   const server = new GrpcServer();
   const log = { debug: () => {} } as unknown as Logger;
   const services = { events } as Services;
-  server.addService(definition, runtimeService(services, { log, ready: Promise.resolve() }, definition));
+  server.addService(
+    definition,
+    runtimeService(
+      services,
+      { log, recovery: { known: Promise.resolve(), done: Promise.resolve() } },
+      definition,
+    ),
+  );
   const socket = path.join(dir, 'sock');
   await server.listen(socket);
   undo.push(() => void server.close(0));

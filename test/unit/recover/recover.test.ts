@@ -90,7 +90,7 @@ describe('recover', () => {
   ])('does right by a sandbox with %s', async (_name, over, expected) => {
     const { s, machine, addSandbox } = fake;
     addSandbox(over);
-    await recover(s);
+    await recover(s).done;
     const record = s.sandboxes.require('sb1');
     expect({
       watched: machine.watch.mock.calls.some(([id]) => id === 'sb1'),
@@ -100,9 +100,33 @@ describe('recover', () => {
     expect(problems()).toEqual([]);
   });
 
+  it.each<[string, object, string[]]>([
+    [
+      'lets lists be answered before helpers of the earlier berthd are looked for',
+      { startedAt: 5n },
+      ['begun', 'sandbox', 'container', 'known', 'helpers', 'done'],
+    ],
+    [
+      'ends them first where one may be starting a container',
+      {},
+      ['begun', 'helpers', 'sandbox', 'container', 'known', 'done'],
+    ],
+  ])('%s', async (_name, over, expected) => {
+    const order: string[] = [];
+    const at = async (point: string) => void order.push(point.replace('Recovery.', ''));
+    const s = { ...fake.s, faults: { ...fake.s.faults, at } };
+    fake.addSandbox({ pause: ALIVE });
+    fake.addContainer({ conmon: ALIVE, ...over });
+    const { known, done } = recover(s);
+    known.then(() => order.push('known'));
+    await done;
+    order.push('done');
+    expect(order).toEqual(expected);
+  });
+
   it('keeps the time at which a sandbox was stopped', async () => {
     fake.addSandbox({ stoppedAt: 5n });
-    await recover(fake.s);
+    await recover(fake.s).done;
     expect(fake.s.sandboxes.require('sb1').stoppedAt).toBe(5n);
   });
 
@@ -110,7 +134,7 @@ describe('recover', () => {
     const { s, machine, addSandbox, addContainer } = fake;
     addSandbox({ pause: ALIVE });
     const record = addContainer({ conmon: ALIVE, startedAt: 5n });
-    await recover(s);
+    await recover(s).done;
     expect(machine.watch).toHaveBeenCalledWith('c1', ALIVE, expect.any(Function));
     expect(s.containers.require('c1')).toEqual(record);
     expect(machine.isStarted).not.toHaveBeenCalled();
@@ -121,7 +145,7 @@ describe('recover', () => {
     addSandbox({ pause: ALIVE });
     addContainer({ conmon: ALIVE });
     machine.isStarted.mockResolvedValue(started);
-    await recover(s);
+    await recover(s).done;
     expect(s.containers.require('c1').startedAt !== undefined).toBe(started);
     expect(machine.isStarted).toHaveBeenCalledExactlyOnceWith('c1');
   });
@@ -143,7 +167,7 @@ describe('recover', () => {
     addContainer({ conmon: RECYCLED, startedAt: 5n });
     machine.oomKills.mockReturnValue(oomKills);
     if (file !== undefined) await writeFile(s.paths.container('c1').exit, file);
-    await recover(s);
+    await recover(s).done;
     const { exit, reaped } = s.containers.require('c1');
     expect(exit).toMatchObject(expected);
     expect(exit?.finishedAt).toBeGreaterThan(5n);
@@ -161,7 +185,7 @@ describe('recover', () => {
     const startedAt = 2n ** 62n;
     addContainer({ conmon: RECYCLED, startedAt });
     await writeFile(s.paths.container('c1').exit, '1');
-    await recover(s);
+    await recover(s).done;
     expect(s.containers.require('c1').exit?.finishedAt).toBe(startedAt);
   });
 
@@ -170,7 +194,7 @@ describe('recover', () => {
     addSandbox({ pause: ALIVE, bootId: 'another' });
     addContainer({ conmon: ALIVE, startedAt: 5n });
     addContainer({ id: 'c2', createError: 'no such file' });
-    await recover(s);
+    await recover(s).done;
     expect(machine.watch).not.toHaveBeenCalled();
     expect(s.containers.require('c1').exit).toMatchObject({ code: 255, reason: 'Unknown' });
     // It never began, so nothing about it is unknown.
@@ -182,14 +206,14 @@ describe('recover', () => {
     fake.addSandbox();
     fake.addContainer({ startedAt: 1n, exit: EXIT });
     await writeFile(fake.s.paths.container('c1').exit, '99');
-    await recover(fake.s);
+    await recover(fake.s).done;
     expect(fake.s.containers.require('c1').exit).toEqual(EXIT);
   });
 
   it('puts what was half made on the to-do list', async () => {
     fake.addSandbox({ phase: 'creating' });
     fake.addContainer({ phase: 'creating' });
-    await recover(fake.s);
+    await recover(fake.s).done;
     expect(fake.s.containers.require('c1').phase).toBe('removing');
     expect(fake.s.sandboxes.require('sb1').phase).toBe('removing');
   });
@@ -202,7 +226,7 @@ describe('recover', () => {
       if (id === 'c2') throw new Error('the runtime is gone');
       return true;
     });
-    await recover(s);
+    await recover(s).done;
     const started = [...s.containers.values()].filter((c) => c.startedAt !== undefined).map(({ id }) => id);
     expect(started).toEqual(['c1', 'c3']);
     expect(machine.watch).toHaveBeenCalledTimes(4);
