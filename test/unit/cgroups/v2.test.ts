@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type CgroupManager, detectCgroups } from '../../../cgroups/index.ts';
+import { type CgroupManager, detectCgroups, weightToShares } from '../../../cgroups/index.ts';
 
 const fixture = fileURLToPath(new URL('../../fixtures/cgroup-v2-from-docs', import.meta.url));
 const CGROUP2 = 0x63677270;
@@ -17,7 +17,10 @@ beforeEach(() => {
   expect(cgroups.mode).toBe('v2');
   manager = cgroups.manager('cgroupfs');
 });
-afterEach(() => rmSync(root, { recursive: true }));
+afterEach(() => {
+  manager.retain([]);
+  rmSync(root, { recursive: true });
+});
 
 const file = (name: string) => readFileSync(join(root, name), 'utf8');
 const put = (name: string, text: string) => writeFileSync(join(root, name), text);
@@ -105,6 +108,72 @@ describe('stats', () => {
     });
     put('pod/memory.low', '0\n');
     expect(manager.details('/pod', [])?.memoryDetails.reservationBytes).toBeUndefined();
+  });
+});
+
+describe('a cgroup captured on a host with systemd', () => {
+  const captured = fileURLToPath(new URL('../../fixtures/cgroup-v2-captured', import.meta.url));
+
+  it('gives neutral figures', () => {
+    const cgroups = detectCgroups({ root: captured, mountinfoPath: '/nonexistent', fsType: () => CGROUP2 });
+    const host = cgroups.manager('cgroupfs');
+    expect(host.details('/pod', ['2MB'])).toMatchObject({
+      cpu: {
+        usageNs: 6_262_602_000n,
+        userNs: 3_180_020_000n,
+        systemNs: 3_082_582_000n,
+        nrPeriods: 328n,
+        nrThrottled: 302n,
+        throttledNs: 24_012_968_000n,
+      },
+      cpuLimits: { cpuQuota: 20_000n, cpuPeriod: 100_000n },
+      memory: {
+        usageBytes: 42_573_824n,
+        limitBytes: 67_108_864n,
+        workingSetBytes: 42_573_824n - 42_037_248n,
+        rssBytes: 258_048n,
+        cacheBytes: 42_078_208n,
+        availableBytes: 67_108_864n - (42_573_824n - 42_037_248n),
+        pageFaults: 846n,
+        majorPageFaults: 2n,
+        swapUsageBytes: 0n,
+        swapLimitBytes: 33_554_432n,
+      },
+      memoryDetails: {
+        kernelBytes: 360_448n,
+        mappedFileBytes: 36_864n,
+        maxUsageBytes: 42_897_408n,
+        limitHits: 0n,
+        reservationBytes: 1_048_576n,
+      },
+      pids: { current: 3n, limit: 64n },
+      io: [
+        {
+          ...{ major: 254, minor: 0, reads: 165n, writes: 40n },
+          ...{ readBytes: 42_078_208n, writeBytes: 41_943_040n },
+        },
+      ],
+      psi: {
+        cpu: {
+          some: { avg10: 74.47, avg60: 31.18, avg300: 7.81, totalNs: 24_789_666_000n },
+          full: { avg10: 74.18, totalNs: 24_632_787_000n },
+        },
+        memory: { some: { avg10: 0, totalNs: 0n } },
+        io: { full: { avg60: 1.13, totalNs: 1_220_455_000n } },
+      },
+      hugepages: [],
+      oomKills: 0n,
+      processes: [274, 282],
+    });
+    expect(host.readResources('/pod')).toMatchObject({
+      cpuShares: weightToShares(59n),
+      cpusetCpus: '0',
+      cpusetMems: '0',
+      memoryLimitBytes: 67_108_864n,
+      memorySwapLimitBytes: 67_108_864n + 33_554_432n,
+      pidsLimit: 64n,
+    });
+    host.retain([]);
   });
 });
 
