@@ -1,4 +1,5 @@
 import { readFileSync, statfsSync } from 'node:fs';
+import { AttachLock } from './attach-lock.ts';
 import { type CgroupDirectory, dumpDirectories } from './dump.ts';
 import { CgroupError } from './io.ts';
 import { parseHierarchies } from './mountinfo.ts';
@@ -9,6 +10,7 @@ import type { CgroupDriver, CgroupManager, CgroupMode } from './types.ts';
 import { V1Manager } from './v1/manager.ts';
 import { V2Manager } from './v2/manager.ts';
 
+export { AttachLock } from './attach-lock.ts';
 export type { CgroupDirectory } from './dump.ts';
 export { CgroupError } from './io.ts';
 export { type CgroupName, type CgroupNameInput, cgroupName } from './naming.ts';
@@ -24,6 +26,7 @@ export interface Cgroups {
   readonly mode: CgroupMode;
   /** @throws CgroupError ENOENT when systemd is asked for and does not run this host */
   manager(driver: CgroupDriver): CgroupManager;
+  readonly attachLock: AttachLock;
   /** All files of a cgroup, by hierarchy; those in which it does not exist are left out. */
   dump(path: string): CgroupDirectory[];
 }
@@ -47,6 +50,7 @@ export function detectCgroups(options: DetectOptions = {}): Cgroups {
     return {
       mode: 'v2',
       manager: (driver) => new V2Manager(root, unitsFor(driver)),
+      attachLock: AttachLock.of([{ mountpoint: root, controllers: [], version: 2 }]),
       dump: (path) => dumpDirectories([root + normalisePath(path)]),
     };
   }
@@ -58,6 +62,7 @@ export function detectCgroups(options: DetectOptions = {}): Cgroups {
   return {
     mode,
     manager: (driver) => new V1Manager(hierarchies, unitsFor(driver)),
+    attachLock: AttachLock.of(hierarchies),
     dump: (path) => dumpDirectories(hierarchies.map((h) => h.mountpoint + normalisePath(path))),
   };
 }

@@ -151,7 +151,7 @@ async function build(
   log: Logger,
   { paths, db, poller, watcher }: Parts,
 ): Promise<{ services: Services; handlers: Handlers }> {
-  const { mode, manager } = detectCgroups();
+  const { mode, manager, attachLock } = detectCgroups();
   const cgroupDriver = config.cgroup_driver === 'auto' ? defaultDriver() : config.cgroup_driver;
   const cgroups = manager(cgroupDriver);
   const faults = faultsOf(process.env);
@@ -161,7 +161,7 @@ async function build(
   });
   const attachments = new Attachments(poller);
   const handlers = await makeHandlers({
-    ...{ config, cgroupDriver, paths, poller, log, attachments },
+    ...{ config, cgroupDriver, paths, poller, log, attachments, attachLock },
     sandboxOf: (id) => containers.get(id)?.sandboxId ?? sandboxes.get(id)?.id,
   });
   const guests = new GuestFigures(cgroups, log);

@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { AttachLock } from '../../cgroups/index.ts';
 import type { CgroupDriver } from '../../cgroups/types.ts';
 import type { Config } from '../config/schema.ts';
 import type { Attachments } from '../container/attachments.ts';
@@ -26,6 +27,7 @@ export interface HandlerParts {
   poller: Poller;
   log: Logger;
   attachments: Attachments;
+  attachLock: AttachLock;
   /** The sandbox of a container, or the id itself when it is a sandbox's; undefined when it is neither. */
   sandboxOf(id: string): string | undefined;
 }
@@ -54,10 +56,11 @@ export async function makeHandlers(parts: HandlerParts): Promise<Handlers> {
 }
 
 function ociHandler(parts: HandlerParts, name: string, path: string): OciHandler {
-  const { config, cgroupDriver, paths, poller, attachments } = parts;
+  const { config, cgroupDriver, paths, poller, attachments, attachLock } = parts;
   const systemdCgroup = cgroupDriver === 'systemd';
   const root = paths.runtime(name);
-  return new OciHandler({ path, root, systemdCgroup, conmon: config.conmon, paths, poller, attachments });
+  const program = { path, root, systemdCgroup };
+  return new OciHandler({ ...program, conmon: config.conmon, paths, poller, attachments, attachLock });
 }
 
 /** @returns what closes them */

@@ -1,3 +1,4 @@
+import type { AttachLock } from '../../../cgroups/index.ts';
 import type { Attachment, AttachmentSinks, Attachments } from '../../container/attachments.ts';
 import type { Paths } from '../../paths.ts';
 import type { Process } from '../../spec/types.ts';
@@ -22,6 +23,8 @@ export interface OciHandlerOptions extends OciRuntimeOptions {
   paths: Paths;
   poller: Poller;
   attachments: Attachments;
+  /** Held ready while the program moves processes to cgroups. */
+  attachLock: AttachLock;
 }
 
 /**
@@ -38,9 +41,13 @@ export class OciHandler extends OciRuntime implements RuntimeHandler {
     this.#options = options;
   }
 
+  override run(id: string, bundle: string, pidFile: string): Promise<number> {
+    return this.#options.attachLock.ready(super.run(id, bundle, pidFile));
+  }
+
   async create({ id, config, logPath }: HandledContainer): Promise<CreatedContainer> {
     const { conmon, paths } = this.#options;
-    const { pid, conmonPid } = await createWithConmon({
+    const creating = createWithConmon({
       conmon,
       runtime: this,
       id,
@@ -52,6 +59,7 @@ export class OciHandler extends OciRuntime implements RuntimeHandler {
       stdin: config.stdin,
       stdinOnce: config.stdinOnce,
     });
+    const { pid, conmonPid } = await this.#options.attachLock.ready(creating);
     return { pid, monitorPid: conmonPid };
   }
 
@@ -69,7 +77,8 @@ export class OciHandler extends OciRuntime implements RuntimeHandler {
   }
 
   exec(id: string, process: Process, options: ExecOptions, signal: AbortSignal): Promise<ExecProcess> {
-    return startExec({ ...this.#options, runtime: this }, id, process, options, signal);
+    const starting = startExec({ ...this.#options, runtime: this }, id, process, options, signal);
+    return this.#options.attachLock.ready(starting);
   }
 
   reopenLog({ id, logPath }: HandledContainer): Promise<void> {
