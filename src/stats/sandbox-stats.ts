@@ -7,6 +7,7 @@ import type { Services } from '../services.ts';
 import { type InterfaceCounters, readNetDev } from '../sys/namespaces.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { mapYielding } from '../util/yielding.ts';
+import { TAP_PREFIX } from '../vm/network/names.ts';
 import { type ContainerStats, LIST_AGE_MS, listContainerStats } from './container-stats.ts';
 import { podCgroups } from './pod-cgroup.ts';
 import type { Reading } from './readings.ts';
@@ -113,7 +114,7 @@ export function networkStats(s: Services, sandbox: SandboxRecord): NetworkStats 
     if (isErrno(e, 'ENOENT', 'EINVAL')) return undefined;
     throw e;
   }
-  const interfaces = all.filter(({ name }) => name !== 'lo');
+  const interfaces = all.filter(({ name }) => name !== 'lo' && !name.startsWith(TAP_PREFIX));
   const wanted = sandbox.attachment?.ifName ?? 'eth0';
   const standard = interfaces.find(({ name }) => name === wanted) ?? interfaces[0];
   return { timestampNs, standard, interfaces };

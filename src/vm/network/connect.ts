@@ -3,6 +3,7 @@ import type { GuestInterface } from '../protocol/messages.ts';
 import type { VmNic } from '../types.ts';
 import { type PodInterface, readInterfaces } from './interfaces.ts';
 import { addMacvtap } from './macvtap.ts';
+import { TAP_PREFIX } from './names.ts';
 import { addRedirectedTap } from './tc-redirect.ts';
 
 /**
@@ -54,8 +55,11 @@ export async function connectNetwork(
   };
   const plug = (link: PodInterface, index: number): Promise<Plug> =>
     model === 'tcfilter'
-      ? addRedirectedTap({ netns, link, device: `berth_tap${index}` }, signal)
-      : addMacvtap({ netns, link, device: `berth_tap${index}`, node: path.join(dir, `tap${index}`) }, signal);
+      ? addRedirectedTap({ netns, link, device: `${TAP_PREFIX}${index}` }, signal)
+      : addMacvtap(
+          { netns, link, device: `${TAP_PREFIX}${index}`, node: path.join(dir, `tap${index}`) },
+          signal,
+        );
   try {
     for (const [index, link] of interfaces.entries()) plugs.push(await plug(link, index));
   } catch (e: unknown) {
