@@ -1,3 +1,4 @@
+import { PullMeasure } from './images.ts';
 import { LONE } from './lone.ts';
 import type { Figure, Measure, Size, Values } from './measure.ts';
 import { endPod, startPod } from './pods.ts';
@@ -9,7 +10,9 @@ import type { Subject } from './subject.ts';
 const WARM_UP_PODS = 3;
 
 /** Names that `--only` takes. */
-export const MEASURES: readonly string[] = [...new Set([...LONE, ...POPULATED].map(({ name }) => name))];
+export const MEASURES: readonly string[] = [
+  ...new Set([...LONE, new PullMeasure(), ...POPULATED].map(({ name }) => name)),
+];
 
 /** What a run of the bench consists of. */
 export interface Plan {
@@ -31,6 +34,12 @@ export async function bench(plan: Plan, rows: Row[]): Promise<void> {
     for (let i = 0; i < WARM_UP_PODS; i++) await endPod(subject, (await startPod(subject)).pod);
   }
   for (const measure of wanted(LONE)) await rounds(plan, measure, rows);
+  const pulls = new PullMeasure();
+  try {
+    for (const measure of wanted([pulls])) await rounds(plan, measure, rows);
+  } finally {
+    await pulls.close();
+  }
   const populated = wanted(POPULATED);
   if (populated.length === 0) return;
   for (const subject of subjects) {

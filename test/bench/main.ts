@@ -16,6 +16,7 @@ const FULL: Size = {
   execs: 24,
   logLines: 2_000_000,
   calls: 60,
+  imageScale: 1,
   idleMs: 15_000,
 };
 const QUICK: Size = {
@@ -26,6 +27,7 @@ const QUICK: Size = {
   execs: 8,
   logLines: 200_000,
   calls: 15,
+  imageScale: 0.1,
   idleMs: 2_000,
 };
 /** Whatever happens, the bench ends. */

@@ -16,6 +16,8 @@ export interface Size {
   logLines: number;
   /** Calls of each list, per round. */
   calls: number;
+  /** Of the images that are pulled: 1 is some 150 MB compressed, or 50,000 files. */
+  imageScale: number;
   /** How long the idle daemons are watched, milliseconds. */
   idleMs: number;
 }

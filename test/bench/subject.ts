@@ -63,6 +63,11 @@ export class Subject {
     return this.#daemon.cgroupParent;
   }
 
+  /** Of the daemon. @throws Error when it does not run */
+  get pid(): number {
+    return this.#daemon.pid;
+  }
+
   get restartable(): boolean {
     return this.#daemon.start !== undefined;
   }

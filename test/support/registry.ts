@@ -32,6 +32,8 @@ export interface RegistryOptions {
   tls?: { cert: string; key: string; clientCa?: string };
   /** Of another registry. */
   storage?: string;
+  /** File of the network namespace whose loopback address it is to have. */
+  netns?: string;
 }
 
 /** Starts a registry. */
@@ -47,9 +49,10 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     ...(options.basic ? { auth: { htpasswd: { realm: 'test', path: join(dir, 'htpasswd') } } } : {}),
   };
   writeFileSync(join(dir, 'config.yml'), JSON.stringify(config));
-  const child = spawn('docker-registry', ['serve', join(dir, 'config.yml')], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
+  const command = ['docker-registry', 'serve', join(dir, 'config.yml')];
+  const [program = '', ...args] =
+    options.netns === undefined ? command : ['nsenter', `--net=${options.netns}`, ...command];
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   const host = await listening(child);
   const headers = options.basic
     ? { authorization: `Basic ${Buffer.from('user:pass').toString('base64')}` }
