@@ -4,6 +4,7 @@ import { type FileHandle, open, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError, isErrno } from '../errors.ts';
 import type { Database } from '../persist/database.ts';
+import { release } from '../util/release.ts';
 import { Growth } from './growth.ts';
 
 export interface WriteOptions {
@@ -13,6 +14,8 @@ export interface WriteOptions {
   hold?: (digest: string) => void;
   /** For those who read along. */
   growth?: Growth;
+  /** The source's pieces are nobody else's: their memory is given back when they are written. */
+  isOwner?: boolean;
 }
 
 /**
@@ -76,7 +79,7 @@ export class ContentStore {
   async write(
     source: AsyncIterable<Uint8Array>,
     expected: { digest?: string; size?: number; limit: number },
-    { onBytes, hold, growth = new Growth() }: WriteOptions = {},
+    { onBytes, hold, growth = new Growth(), isOwner = false }: WriteOptions = {},
   ): Promise<{ digest: string; size: number }> {
     const { path, file } = await this.ingest();
     growth.begin(path);
@@ -85,7 +88,7 @@ export class ContentStore {
     const hash = createHash(algorithm);
     const limit = expected.size ?? expected.limit;
     let size = 0;
-    const writer = new BatchWriter(file, (written) => growth.grow(written));
+    const writer = new BatchWriter(file, isOwner, (written) => growth.grow(written));
     try {
       try {
         for await (const chunk of source) {
@@ -172,15 +175,20 @@ const BATCH_BYTES = 1024 * 1024;
  */
 class BatchWriter {
   readonly #file: FileHandle;
+  readonly #isOwner: boolean;
   readonly #onWritten: (bytes: number) => void;
   #batch: Uint8Array[] = [];
   #bytes = 0;
   #written = 0;
   #writing: Promise<void> | undefined;
 
-  /** @param onWritten called with the bytes in the file so far */
-  constructor(file: FileHandle, onWritten: (bytes: number) => void) {
+  /**
+   * @param isOwner written pieces are released
+   * @param onWritten called with the bytes in the file so far
+   */
+  constructor(file: FileHandle, isOwner: boolean, onWritten: (bytes: number) => void) {
     this.#file = file;
+    this.#isOwner = isOwner;
     this.#onWritten = onWritten;
   }
 
@@ -212,6 +220,7 @@ class BatchWriter {
       this.#bytes = 0;
       const { bytesWritten } = await this.#file.writev(batch);
       if (bytesWritten < bytes) await writeAll(this.#file, Buffer.concat(batch).subarray(bytesWritten));
+      if (this.#isOwner) for (const piece of batch) release(piece);
       this.#written += bytes;
       this.#onWritten(this.#written);
     }

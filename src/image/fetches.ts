@@ -11,6 +11,8 @@ export interface BlobSource {
   fetch(descriptor: Descriptor, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /** Bounds how many blobs are fetched at once. */
   slots: Slots;
+  /** The bytes are nobody else's; see `WriteOptions`. */
+  isOwner?: boolean;
 }
 
 /** A blob that is stored, being fetched, or waiting for its turn. */
@@ -103,7 +105,8 @@ export class Fetches {
         before = total;
         onBytes?.(total);
       };
-      await this.#content.write(source.fetch(descriptor, signal), expected, { onBytes: count, growth });
+      const options = { onBytes: count, growth, isOwner: source.isOwner ?? false };
+      await this.#content.write(source.fetch(descriptor, signal), expected, options);
       await this.#faults.at('PullImage.blob');
     });
   }

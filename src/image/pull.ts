@@ -115,6 +115,7 @@ async function pullOnce(deps: PullDeps, job: PullJob): Promise<Image> {
     const source: BlobSource = {
       fetch: (descriptor, blobSignal) => client.blob(descriptor, blobSignal),
       slots: job.slots,
+      isOwner: true,
     };
     const get = new Documents(deps, client, leases, documents, signal);
     const top = await get.byReference(reference);

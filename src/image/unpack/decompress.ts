@@ -1,6 +1,7 @@
 import type { Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { BerthError, isErrno } from '../../errors.ts';
+import { release } from '../../util/release.ts';
 import { ZstdFrames } from './zstd-frames.ts';
 
 /** How a stream is compressed, told by its first bytes: media types are sometimes wrong, magic never. */
@@ -20,7 +21,8 @@ export function detectCompression(start: Uint8Array): Compression {
 }
 
 /**
- * The decompressed bytes of `source`, gzip, zstd or neither by their magic. zlib works on libuv's threads,
+ * The decompressed bytes of `source`, gzip, zstd or neither by their magic. A piece is good until the next is
+ * asked for, and so may be those of `source`. zlib works on libuv's threads,
  * so this overlaps with what the caller does with each chunk.
  *
  * @throws BerthError `invalid` when the compressed data are damaged or end too early
@@ -66,7 +68,10 @@ async function* through(transform: Transform, source: AsyncIterable<Buffer>): As
   // Its failure surfaces through the transform; without this it would count as unhandled meanwhile.
   feeding.catch(() => {});
   try {
-    for await (const chunk of transform) yield chunk as Buffer;
+    for await (const chunk of transform) {
+      yield chunk as Buffer;
+      release(chunk as Buffer);
+    }
     await feeding;
   } catch (e: unknown) {
     if (

@@ -12,7 +12,8 @@ export function notice(bytes: number): Buffer {
 }
 
 /**
- * The bytes of a file that another process is writing, as its notices say how far it is.
+ * The bytes of a file that another process is writing, as its notices say how far it is. Each piece is good
+ * until the next is asked for, as all are read into the same memory.
  *
  * @param size bytes of the whole file, after which it ends
  * @throws Error when the notices end before that: the writer is gone
@@ -25,6 +26,7 @@ export async function* follow(
 ): AsyncGenerator<Buffer> {
   let at = 0;
   let rest: Buffer = Buffer.alloc(0);
+  const memory = Buffer.allocUnsafe(chunkSize);
   if (size === 0) return;
   for await (const data of notices) {
     const all = Buffer.concat([rest, data as Buffer]);
@@ -34,7 +36,7 @@ export async function* follow(
     // Only the last counts: each says more than those before.
     const available = Number(all.readBigUInt64LE(whole - NOTICE_BYTES));
     while (at < available) {
-      const chunk = await readAt(fd, Math.min(chunkSize, available - at), at);
+      const chunk = await readAt(fd, memory.subarray(0, Math.min(chunkSize, available - at)), at);
       if (chunk.length === 0) throw new Error('the blob is shorter than announced');
       at += chunk.length;
       yield chunk;
@@ -44,10 +46,10 @@ export async function* follow(
   throw new Error('berthd is gone');
 }
 
-function readAt(fd: number, length: number, position: number): Promise<Buffer> {
+function readAt(fd: number, into: Buffer, position: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    read(fd, Buffer.allocUnsafe(length), 0, length, position, (e, bytes, buffer) => {
-      if (e === null) resolve(buffer.subarray(0, bytes));
+    read(fd, into, 0, into.length, position, (e, bytes) => {
+      if (e === null) resolve(into.subarray(0, bytes));
       else reject(e);
     });
   });
