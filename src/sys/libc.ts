@@ -55,8 +55,10 @@ export function declare<A extends CArgument[]>(
   argumentTypes: string[],
   result: 'int' | 'long' | 'uint' = 'int',
 ): (...args: A) => number {
-  const call: (...args: CArgument[]) => unknown = library.func(name, result, argumentTypes);
+  // Looked up when it is first called: of the functions that a program declares it calls few.
+  let call: ((...args: CArgument[]) => unknown) | undefined;
   return (...args) => {
+    call ??= library.func(name, result, argumentTypes);
     for (const arg of args) {
       if (typeof arg === 'string' && arg.includes('\0'))
         throw new SyscallError(name, constants.errno.EINVAL, arg);
@@ -73,10 +75,11 @@ export function declareBlocking<A extends CArgument[]>(
   name: string,
   argumentTypes: string[],
 ): (...args: A) => Promise<number> {
-  const { async: call } = library.func(name, 'int', argumentTypes) as unknown as AsyncFunction;
+  let made: AsyncFunction | undefined;
   return (...args) =>
     new Promise((resolve, reject) => {
-      call(...args, (e: unknown, result: number) => (e ? reject(e) : resolve(result)));
+      made ??= library.func(name, 'int', argumentTypes) as unknown as AsyncFunction;
+      made.async(...args, (e: unknown, result: number) => (e ? reject(e) : resolve(result)));
     });
 }
 

@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { cpus, release } from 'node:os';
+import { availableParallelism, release } from 'node:os';
 import { BerthError, notFound } from '../../errors.ts';
 import { unmount } from '../../sys/mount.ts';
 import { setClock, syncAll } from '../../sys/power.ts';
@@ -115,7 +115,7 @@ export class Agent {
       kernel: release(),
       bootMs: Math.round(Number.parseFloat(uptime) * 1000),
       memoryBytes: memoryField(meminfo, 'MemTotal'),
-      cpus: cpus().length,
+      cpus: availableParallelism(),
     };
   }
 

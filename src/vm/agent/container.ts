@@ -59,7 +59,7 @@ export class Container {
     await mkdir(this.dir, { recursive: true, mode: 0o700 });
     try {
       await writeFile(`${this.dir}/config.json`, config);
-      this.#init = await this.#start(streams, params, `${this.dir}/init`, undefined, (more) => [
+      this.#init = await this.#start(streams, params, undefined, (more) => [
         ...['create', '--bundle', this.dir, ...more, this.id],
       ]);
       this.#watchMemory();
@@ -80,17 +80,16 @@ export class Container {
   async exec(streams: ProcessStreams, params: Params<'exec'>): Promise<number> {
     const { execId } = params;
     if (this.#execs.has(execId)) throw new BerthError('alreadyExists', `exec "${execId}" exists`);
-    const dir = `${this.dir}/exec-${execId}`;
-    await mkdir(dir, { mode: 0o700 });
+    const file = `${this.dir}/exec-${execId}.json`;
     try {
-      await writeFile(`${dir}/process.json`, params.process);
-      const entry = await this.#start(streams, params, dir, execId, (more) => [
-        ...['exec', '--detach', '--process', `${dir}/process.json`, ...more, this.id],
+      await writeFile(file, params.process);
+      const entry = await this.#start(streams, params, execId, (more) => [
+        ...['exec', '--detach', '--process', file, ...more, this.id],
       ]);
       this.#execs.set(execId, entry);
       return entry.process.pid;
     } finally {
-      await rm(dir, { recursive: true, force: true });
+      await rm(file, { force: true });
     }
   }
 
@@ -157,12 +156,11 @@ export class Container {
   async #start(
     streams: ProcessStreams,
     { terminal, size }: Pick<Params<'exec'>, 'terminal' | 'size'>,
-    dir: string,
     execId: string | undefined,
     verb: (more: readonly string[]) => readonly string[],
   ): Promise<Entry> {
     const { runtime } = this.#parts;
-    const process = await GuestProcess.start({ runtime, streams, terminal, size, dir, verb });
+    const process = await GuestProcess.start({ runtime, streams, terminal, size, verb });
     const entry: Entry = { process, exitedAt: undefined };
     void process.ended.then((ended) => this.#onExit(entry, ended, execId));
     return entry;

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../errors.ts';
+import { loadModule } from '../../sys/kernel-module.ts';
 import { powerOff } from '../../sys/power.ts';
 import { AGENT_PORT_NAME } from '../protocol/messages.ts';
 import type { Mux } from '../protocol/mux.ts';
@@ -11,8 +12,8 @@ import { GuestRuntime } from './runtime.ts';
 import { serve } from './serve.ts';
 import { prepareSystem } from './system.ts';
 
-/** Loaded once the agent runs; what is needed to get here the init script has loaded. */
-const DRIVERS = ['virtio_net', 'virtiofs', 'overlay', 'virtio_balloon', 'virtio_mem', 'virtio_rng'];
+/** Kernel modules, one file a line; what is needed to get here the init script has loaded. */
+const MODULES = '/usr/lib/berth/modules';
 const PORTS = '/sys/class/virtio-ports';
 /** How often the port, which the driver makes when it has talked with the host, is looked for, milliseconds. */
 const LOOK_MS = 10;
@@ -28,7 +29,7 @@ async function main(): Promise<void> {
   let mux: Mux | undefined;
   await prepareSystem();
   await runtime.prepare();
-  const drivers = loadDrivers(reaper);
+  const drivers = loadDrivers();
   reaper.watch();
   const agent = new Agent({ runtime, reaper, drivers, tell: (event) => mux?.tell(event) });
   for (;;) {
@@ -43,9 +44,11 @@ async function main(): Promise<void> {
   }
 }
 
-/** One that this kernel does not have, or has built in, is no error. */
-async function loadDrivers(reaper: Reaper): Promise<void> {
-  await reaper.spawn('/bin/busybox', ['modprobe', '-a', ...DRIVERS], ['ignore', 'ignore', 'ignore']).exited;
+/** By the list that the image's build has made. What is loaded already (by a device) is no error. */
+async function loadDrivers(): Promise<void> {
+  for (const file of (await readFile(MODULES, 'utf8')).split('\n').filter((line) => line !== '')) {
+    await loadModule(file);
+  }
 }
 
 /** The device of the port with the agent's name. */

@@ -1,5 +1,5 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
+import { availableParallelism } from 'node:os';
 import type { Result } from '../protocol/messages.ts';
 import { memoryField } from './stats.ts';
 
@@ -10,7 +10,7 @@ export async function bringOnline(): Promise<Result<'online'>> {
   await switchOn(`${DEVICES}/cpu`, /^cpu\d+$/, 'online', '0', '1');
   await switchOn(`${DEVICES}/memory`, /^memory\d+$/, 'state', 'offline', 'online');
   return {
-    cpus: cpus().length,
+    cpus: availableParallelism(),
     memoryBytes: memoryField(await readFile('/proc/meminfo', 'utf8'), 'MemTotal'),
   };
 }

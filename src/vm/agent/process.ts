@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +12,7 @@ import { MuxDuplex } from '../channel/mux-duplex.ts';
 import type { StreamIds } from '../protocol/messages.ts';
 import type { Mux } from '../protocol/mux.ts';
 import type { GuestRuntime } from './runtime.ts';
+import { STATE_DIR } from './system.ts';
 
 /** How long output is waited for that others than the process itself may still write, milliseconds. */
 const DRAIN_MS = 1000;
@@ -34,8 +35,6 @@ export interface ProcessOptions {
   streams: ProcessStreams;
   terminal: boolean;
   size: { width: number; height: number } | undefined;
-  /** For sockets and files while it starts. */
-  dir: string;
   /** The verb with its arguments; `more` go between options and id. */
   verb(more: readonly string[]): readonly string[];
 }
@@ -66,12 +65,15 @@ export class GuestProcess {
 
   /** @throws BerthError of the runtime; the streams are ended then */
   static async start(options: ProcessOptions): Promise<GuestProcess> {
-    await mkdir(options.dir, { recursive: true, mode: 0o700 });
+    // A socket's path is short, and ids are long.
+    const dir = await mkdtemp(`${STATE_DIR}/start-`);
     try {
-      return options.terminal ? await withTerminal(options) : await withPipes(options);
+      return options.terminal ? await withTerminal(options, dir) : await withPipes(options, dir);
     } catch (e: unknown) {
       for (const stream of Object.values(options.streams)) stream.destroy();
       throw e;
+    } finally {
+      await rm(dir, { recursive: true, force: true });
     }
   }
 
@@ -102,7 +104,8 @@ export class GuestProcess {
   }
 }
 
-async function withPipes({ runtime, streams, dir, verb }: ProcessOptions): Promise<GuestProcess> {
+async function withPipes(options: ProcessOptions, dir: string): Promise<GuestProcess> {
+  const { runtime, streams, verb } = options;
   const pidFile = `${dir}/pid`;
   const stdio: readonly ChildStdio[] = [
     streams.stdin === undefined ? 'ignore' : 'in',
@@ -117,8 +120,8 @@ async function withPipes({ runtime, streams, dir, verb }: ProcessOptions): Promi
   return new GuestProcess(started, { outputs, stdin, terminal: undefined });
 }
 
-async function withTerminal(options: ProcessOptions): Promise<GuestProcess> {
-  const { runtime, streams, dir, verb, size } = options;
+async function withTerminal(options: ProcessOptions, dir: string): Promise<GuestProcess> {
+  const { runtime, streams, verb, size } = options;
   const [pidFile, path] = [`${dir}/pid`, `${dir}/console`];
   const console_ = new ConsoleSocket(new BlockingPoller(), path);
   const abort = AbortSignal.timeout(CONSOLE_MS);
@@ -134,7 +137,6 @@ async function withTerminal(options: ProcessOptions): Promise<GuestProcess> {
     return new GuestProcess(started, { outputs, stdin: undefined, terminal });
   } finally {
     console_.close();
-    await rm(path, { force: true });
   }
 }
 

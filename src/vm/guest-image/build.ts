@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
 import {
+  lstat,
   mkdir,
   mkdtemp,
   open,
   readdir,
   readFile,
+  readlink,
   rename,
   rm,
   stat,
@@ -17,7 +19,7 @@ import { BerthError, isErrno } from '../../errors.ts';
 import { kernelPackage, type Package, resolvePackages, run, unpackPackages } from './apt.ts';
 import { type CpioEntry, cpio } from './cpio.ts';
 import { type BuiltImage, CURRENT, DESCRIPTION, type Description, readImage } from './find.ts';
-import { EARLY_MODULES, INIT_SCRIPT } from './init.ts';
+import { EARLY_MODULES, INIT_SCRIPT, LATE_MODULES } from './init.ts';
 import { unpackKernel } from './kernel.ts';
 import { findModules, loadOrder } from './modules.ts';
 import { type AgentFiles, completeRootfs, copyModules, ROOTFS_PACKAGES, ROOTFS_RECIPE } from './rootfs.ts';
@@ -28,6 +30,8 @@ const MKFS_MS = 120_000;
 /** Persistent memory comes in such pieces. */
 const ROOTFS_ALIGNMENT = 2 * 1024 * 1024;
 const BUILDING = '.building-';
+const KEY = /^[0-9a-f]{16}$/;
+const HOUR_MS = 3_600_000;
 /**
  * The crypto subsystem's self tests cost half a second under emulation; the timer check fails now and then there.
  * Without `panic=-1` a guest whose kernel panics would stay.
@@ -67,7 +71,7 @@ export async function buildGuestImage(options: BuildOptions): Promise<{ image: B
   await mkdir(dir, { recursive: true });
   const built = options.force || !(await isImage(final));
   if (built) {
-    await removeLeftovers(dir);
+    await removeOld(dir);
     const making = await mkdtemp(path.join(dir, BUILDING));
     try {
       await build(making, names, kernel, options);
@@ -110,12 +114,20 @@ async function isImage(dir: string): Promise<boolean> {
   );
 }
 
-/** Of builds that were killed; a running one is younger. */
-async function removeLeftovers(dir: string): Promise<void> {
+/**
+ * Builds that were killed, and images that are not the current one: a running build is younger than an hour, and a
+ * machine has opened its files within a day.
+ */
+async function removeOld(dir: string): Promise<void> {
+  const current = await readlink(path.join(dir, CURRENT)).catch(() => undefined);
   for (const name of await readdir(dir)) {
+    const limit = name.startsWith(BUILDING)
+      ? HOUR_MS
+      : KEY.test(name) && name !== current
+        ? 24 * HOUR_MS
+        : Infinity;
     const file = path.join(dir, name);
-    if (!name.startsWith(BUILDING) || Date.now() - (await stat(file)).mtimeMs < 3_600_000) continue;
-    await rm(file, { recursive: true, force: true });
+    if (Date.now() - (await lstat(file)).mtimeMs > limit) await rm(file, { recursive: true, force: true });
   }
 }
 
@@ -139,7 +151,7 @@ async function build(
   await writeFile(path.join(image, 'initrd'), cpio(await initrdEntries(modules, root)));
   progress('root file system');
   await completeRootfs(root, agent);
-  await copyModules(modules, root);
+  await copyModules(modules, root, LATE_MODULES);
   await run('chroot', [root, '/bin/busybox', 'depmod', release], { timeout: MKFS_MS, signal });
   await makeErofs(root, path.join(image, 'rootfs.erofs'), signal);
   const description: Description = {

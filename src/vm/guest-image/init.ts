@@ -1,6 +1,7 @@
 /**
  * The first program of the guest, from the initial RAM file system: loads what the root file system needs, and goes
- * over to the agent. A shell script for busybox, since Node.js on a RAM file system would fill the memory.
+ * over to the agent. A shell script for busybox, since Node.js on a RAM file system would fill the memory. Commands
+ * without "busybox" before them are those that Debian's static busybox runs without becoming another program.
  */
 export const INIT_SCRIPT = `#!/bin/busybox sh
 fail() {
@@ -9,7 +10,7 @@ fail() {
 }
 load() {
   while read -r module; do
-    busybox insmod "/modules/$module.ko" || fail "module $module"
+    insmod "/modules/$module.ko" || fail "module $module"
   done <"/modules/$1"
 }
 busybox mount -t devtmpfs dev /dev
@@ -30,7 +31,7 @@ case $root in
 esac
 n=0
 until [ -b "$root" ] || [ $n = 200 ]; do
-  busybox usleep 10000
+  usleep 10000
   n=$((n + 1))
 done
 busybox mount -t "$type" -o "ro$flags" "$root" /root || fail "cannot mount $root ($type)"
@@ -39,6 +40,11 @@ busybox mount --move /proc /root/proc
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin UV_THREADPOOL_SIZE=8
 exec busybox switch_root /root /usr/lib/berth/node --single-threaded /usr/lib/berth/agent.js
 `;
+
+/** Loaded by the agent when it has begun to answer, with all that they need. */
+export const LATE_MODULES = [
+  ...['virtio_net', 'virtiofs', 'overlay', 'virtio_balloon', 'virtio_mem', 'virtio_rng'],
+] as const;
 
 /** Loaded by {@link INIT_SCRIPT}: always, for a root device on persistent memory, for one on virtio-blk. */
 export const EARLY_MODULES = {

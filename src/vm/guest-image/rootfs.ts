@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { access, chmod, copyFile, cp, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { BerthError } from '../../errors.ts';
+import { findModules, loadOrder } from './modules.ts';
 
 /** Debian's packages in the guest's root file system, kernel apart: what runc and Node.js need, and busybox for the rest. */
 export const ROOTFS_PACKAGES = [
@@ -134,8 +135,9 @@ async function copyKoffi(from: string, to: string): Promise<void> {
  * Puts the modules that workloads may want into the guest, where the kernel loads them on demand by `modprobe`.
  *
  * @param modules a kernel package's `lib/modules/<version>`
+ * @param late what the agent loads: the paths go into a file, in order
  */
-export async function copyModules(modules: string, root: string): Promise<void> {
+export async function copyModules(modules: string, root: string, late: readonly string[]): Promise<void> {
   const target = path.join(root, 'lib/modules', path.basename(modules));
   await mkdir(target, { recursive: true });
   for (const name of MODULE_FOLDERS) {
@@ -145,6 +147,11 @@ export async function copyModules(modules: string, root: string): Promise<void> 
   for (const name of await readdir(modules)) {
     if (name.startsWith('modules.')) await copyFile(path.join(modules, name), path.join(target, name));
   }
+  const files = await findModules(target);
+  const paths = (await loadOrder(files, late)).map(
+    (name) => `/${path.relative(root, files.get(name) ?? '')}\n`,
+  );
+  await writeFile(path.join(root, 'usr/lib/berth/modules'), paths.join(''));
 }
 
 async function exists(file: string): Promise<boolean> {
