@@ -72,6 +72,9 @@ export interface RuntimeHandler {
   /** Sets the limits that are given, where no cgroup of this host has them. @throws BerthError */
   update?(id: string, resources: Resources): Promise<void>;
 
+  /** Changes what a sandbox has in all, where it is a machine of its own. @throws BerthError */
+  resizeSandbox?(sandboxId: string, resources: Resources): Promise<void>;
+
   /** Kills what is left of a container or pause container and forgets it; an unknown one counts as removed. */
   delete(id: string): Promise<void>;
 

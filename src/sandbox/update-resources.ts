@@ -8,7 +8,7 @@ import { checkResources } from '../spec/validate.ts';
  * which has written its limits before it calls this; what is kept is for handlers that size a machine by
  * it, and for who looks at the pod. What is absent stays as it is.
  *
- * @throws BerthError `notFound`, `invalid` naming the field
+ * @throws BerthError `notFound`, `invalid` naming the field; what a machine cannot be
  */
 export async function updateSandboxResources(
   s: Services,
@@ -21,10 +21,12 @@ export async function updateSandboxResources(
     const sandbox = s.sandboxes.get(id);
     if (sandbox?.phase !== 'live') throw notFound(`sandbox "${id}"`);
     const { config, resized = {} } = sandbox;
+    const resources = { ...config.resources, ...resized.resources, ...given.resources };
+    await s.runtimes.get(sandbox.runtimeHandler)?.resizeSandbox?.(id, resources);
     s.sandboxes.update(id, {
       resized: {
         overhead: { ...config.overhead, ...resized.overhead, ...given.overhead },
-        resources: { ...config.resources, ...resized.resources, ...given.resources },
+        resources,
       },
     });
   });

@@ -2,9 +2,11 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { release, tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Client } from '../../src/cli/client.ts';
 import { BUSYBOX } from '../support/busybox.ts';
 import { Containerd } from '../support/containerd.ts';
 import { testGuestImage } from '../support/guest.ts';
+import { Pods, sh } from '../support/pods.ts';
 import { vmTables } from '../support/vm.ts';
 
 const RUNTIME = 'io.containerd.berth-vm.v2';
@@ -43,5 +45,25 @@ describe("berth's shim for virtual machines under containerd", () => {
     expect(word).toBe('hello');
     expect(kernel).not.toBe(release());
     expect(await readdir(machines)).toEqual([]);
+  });
+
+  it("runs Kubernetes' pods, with all their containers in one machine", async () => {
+    const client = new Client({ endpoint: containerd.endpoint, signal: new AbortController().signal });
+    const pods = new Pods({ client, dir, cgroupParent: containerd.cgroupParent });
+    try {
+      const pod = await pods.run({}, 'vm');
+      const id = await pods.start(pod);
+      expect(await pods.ask(id, 'uname -r')).not.toBe(release());
+      const ended = await pods.runToEnd(pod, sh('echo one; echo two >&2; exit 3'));
+      expect(ended).toMatchObject({ exit_code: 3, reason: 'Error' });
+      expect(ended.log.split('\n').sort()).toEqual(['', 'one', 'two']);
+      expect(await readdir(machines)).toHaveLength(1);
+      await pods.stop(id);
+      await pods.stopPod(pod);
+      await pods.removePod(pod);
+      expect(await readdir(machines)).toEqual([]);
+    } finally {
+      client.close();
+    }
   });
 });

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Resources } from '../../../cgroups/types.ts';
 import { connectGuest } from '../../vm/dial.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
@@ -29,6 +30,10 @@ export class VmHandler extends ShimHandler {
       delay(SHUT_DOWN_MS, undefined, { signal: patience.signal, ref: false }).catch(() => {}),
     ]);
     patience.abort();
+  }
+
+  resizeSandbox(sandboxId: string, resources: Resources): Promise<void> {
+    return this.update(sandboxId, resources);
   }
 
   dial(sandboxId: string, port: number, signal: AbortSignal): Promise<Socket> {

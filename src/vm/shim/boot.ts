@@ -8,10 +8,12 @@ import { type BootParts, HostSide } from './host-side.ts';
 import type { Boot, Machine } from './machine.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
 import { shareContainer, unshareContainer } from './share.ts';
-import { machineSize } from './size.ts';
+import { annotatedLimits, machineSize, type SandboxLimits } from './size.ts';
 
 /** A guest that is asked to end has this long to store what it has written, milliseconds. */
 const SHUT_DOWN_MS = 3_000;
+/** A guest that is busy takes its time to give memory back, milliseconds. */
+const RESIZE_MS = 30_000;
 /** How long a machine may take to say why it ended, milliseconds. */
 const LAST_WORDS_MS = 2_000;
 
@@ -24,7 +26,12 @@ export function bootMachine(parts: BootParts): Boot {
     const began = performance.now();
     let host: HostSide | undefined;
     try {
-      host = await HostSide.start(parts, spec, machineSize(spec.annotations, parts.settings), signal);
+      host = await HostSide.start(
+        parts,
+        spec,
+        machineSize(annotatedLimits(spec.annotations), parts.settings),
+        signal,
+      );
       const agent = await reach(host.vm, signal);
       agent.onEvent(onEvent);
       await configure(agent, host, spec, signal);
@@ -107,6 +114,12 @@ class BootedMachine implements Machine {
 
   unshare(id: string): Promise<void> {
     return unshareContainer(this.#parts.directory, id);
+  }
+
+  async resize(limits: SandboxLimits): Promise<void> {
+    const { vcpus, memoryBytes } = machineSize(limits, this.#parts.settings);
+    await this.#host.vm.resize({ vcpus, memoryBytes }, AbortSignal.timeout(RESIZE_MS));
+    await this.agent.call('online', {});
   }
 
   stop(): Promise<void> {

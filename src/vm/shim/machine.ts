@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { AgentEvent, Method, Params, Result } from '../protocol/messages.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
+import type { SandboxLimits } from './size.ts';
 
 /** A stream to the guest; its id names it in calls. */
 export type GuestStream = Duplex & { readonly id: number };
@@ -29,6 +30,12 @@ export interface Machine {
   share(id: string, spec: OciSpec, rootfs: string): Promise<JsonObject>;
   /** Repeatable. */
   unshare(id: string): Promise<void>;
+  /**
+   * Gives it what these limits ask for, as far as the hypervisor can.
+   *
+   * @throws BerthError `unimplemented`; `invalid` beyond what it was made for
+   */
+  resize(limits: SandboxLimits): Promise<void>;
   /** Ends it, in order if it lets, and takes away what it had on the host. Repeatable. */
   stop(): Promise<void>;
 }

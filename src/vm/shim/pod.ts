@@ -12,6 +12,7 @@ import { type JsonObject, OciSpec, objectOf } from './oci.ts';
 import { TaskProcess } from './process.ts';
 import { roleOf } from './role.ts';
 import { mountRootfs, type RootfsMount, unmountRootfs } from './rootfs.ts';
+import { updatedLimits } from './size.ts';
 import { ProcessStdio, type StdioPaths } from './stdio.ts';
 import { timestamp } from './timestamp.ts';
 
@@ -213,7 +214,7 @@ export class Pod {
   /** @param resources the OCI specification's object */
   async update(id: string, resources: unknown): Promise<void> {
     const { isSandbox } = this.#task(id);
-    if (isSandbox) throw new BerthError('unimplemented', 'the size of a running virtual machine stays');
+    if (isSandbox) return this.#running().resize(updatedLimits(resources));
     const text = stringifyOci(guestResources(resources));
     await this.#running().agent.call('update', { id, resources: text });
   }

@@ -1,4 +1,4 @@
-import type { JsonObject } from './oci.ts';
+import { type JsonObject, objectOf } from './oci.ts';
 import type { VmSettings } from './settings.ts';
 
 const MIB = 1024n * 1024n;
@@ -13,18 +13,24 @@ export interface MachineSize {
   maxMemoryBytes: bigint;
 }
 
+/** The sums of the limits of a pod's containers; what is absent is not limited. */
+export interface SandboxLimits {
+  memory?: bigint;
+  /** Microseconds. */
+  quota?: bigint;
+  period?: bigint;
+}
+
 /**
  * The size of a pod's machine: what the guest's kernel and agent take, and the pod's limits on top; a pod without
  * limits gets the default.
- *
- * The sums of the containers' limits come as annotations, as kata and containerd agreed on.
  */
-export function machineSize(annotations: JsonObject, settings: VmSettings): MachineSize {
-  const limit = numberOf(annotations, 'memory');
+export function machineSize(
+  { memory: limit, quota, period }: SandboxLimits,
+  settings: VmSettings,
+): MachineSize {
   const memory = BigInt(settings.memory) * MIB + (limit === undefined ? 0n : roundUp(limit, MIB));
   const maxMemory = BigInt(settings.max_memory) * MIB;
-  const quota = numberOf(annotations, 'cpu-quota');
-  const period = numberOf(annotations, 'cpu-period');
   const wanted =
     quota === undefined || period === undefined ? settings.vcpus : Number(roundUp(quota, period) / period);
   const vcpus = Math.min(Math.max(wanted, 1), settings.max_vcpus);
@@ -32,12 +38,31 @@ export function machineSize(annotations: JsonObject, settings: VmSettings): Mach
   return { vcpus, maxVcpus: settings.max_vcpus, memoryBytes, maxMemoryBytes: maxMemory };
 }
 
+/** The sums as they come with a sandbox: annotations, as kata and containerd agreed on. */
+export function annotatedLimits(annotations: JsonObject): SandboxLimits {
+  return limits(
+    annotations[`${PREFIX}memory`],
+    annotations[`${PREFIX}cpu-quota`],
+    annotations[`${PREFIX}cpu-period`],
+  );
+}
+
+/** The sums as an update brings them: the OCI specification's resources. */
+export function updatedLimits(resources: unknown): SandboxLimits {
+  const { memory, cpu } = objectOf(resources, 'resources');
+  const { quota, period } = objectOf(cpu ?? {}, 'resources.cpu');
+  return limits(objectOf(memory ?? {}, 'resources.memory').limit, quota, period);
+}
+
+function limits(memory: unknown, quota: unknown, period: unknown): SandboxLimits {
+  const given = { memory: positive(memory), quota: positive(quota), period: positive(period) };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+}
+
 /** Zero and less mean no limit. */
-function numberOf(annotations: JsonObject, name: string): bigint | undefined {
-  const text = annotations[PREFIX + name];
-  if (typeof text !== 'string' || !/^\d{1,19}$/.test(text)) return undefined;
-  const value = BigInt(text);
-  return value > 0n ? value : undefined;
+function positive(value: unknown): bigint | undefined {
+  const text = String(value);
+  return /^[1-9]\d{0,18}$/.test(text) ? BigInt(text) : undefined;
 }
 
 function roundUp(value: bigint, unit: bigint): bigint {

@@ -46,6 +46,9 @@ class FakeMachine implements Machine {
   async unshare(id: string): Promise<void> {
     this.calls.push(`unshare ${id}`);
   }
+  async resize(limits: object): Promise<void> {
+    this.calls.push(`resize ${Object.keys(limits)}`);
+  }
   async stop(): Promise<void> {
     this.calls.push('stop');
     this.die('stopped');
@@ -128,6 +131,12 @@ describe('a sandbox and its containers', () => {
       expect((await pod.process(id, execId).ended).code).toBe(137);
     }
     expect(kinds().filter((kind) => kind === 'TaskExit')).toHaveLength(3);
+  });
+
+  it('a sandbox that gets other limits becomes another size', async () => {
+    await create('sb', SANDBOX);
+    await pod.update('sb', { memory: { limit: 1 } });
+    expect(machine.calls).toEqual(['resize memory']);
   });
 
   it('a sandbox that is killed takes its machine down', async () => {

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { parseConfig } from '../../../../src/config/load.ts';
-import { machineSize } from '../../../../src/vm/shim/size.ts';
+import { annotatedLimits, machineSize, updatedLimits } from '../../../../src/vm/shim/size.ts';
 
 const { vm: SETTINGS } = parseConfig('[vm]\nmemory = 100\nmax_memory = 1000\nvcpus = 2\nmax_vcpus = 4', 'x');
 const MIB = 1024n * 1024n;
@@ -9,7 +9,7 @@ const sized = (sums: Record<string, string>) => {
   const annotations = Object.fromEntries(
     Object.entries(sums).map(([name, value]) => [`io.kubernetes.cri.sandbox-${name}`, value]),
   );
-  const { vcpus, memoryBytes } = machineSize(annotations, SETTINGS);
+  const { vcpus, memoryBytes } = machineSize(annotatedLimits(annotations), SETTINGS);
   return [vcpus, memoryBytes / MIB];
 };
 
@@ -26,4 +26,11 @@ it.each([
   ['nonsense', { memory: '1e9' }, [2, 100n]],
 ])('the size of a machine: %s', (_what, sums, expected) => {
   expect(sized(sums)).toEqual(expected);
+});
+
+it('reads the limits of an update', () => {
+  expect(updatedLimits({ memory: { limit: 5 }, cpu: { quota: 7, period: 9n } })).toEqual({
+    ...{ memory: 5n, quota: 7n, period: 9n },
+  });
+  expect(updatedLimits({ cpu: { quota: -1 } })).toEqual({});
 });
