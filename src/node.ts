@@ -45,8 +45,11 @@ import { becomeSubreaper, OrphanSweeper } from './sys/reap.ts';
 import { KeyedMutex } from './util/keyed-mutex.ts';
 import { SingleFlight } from './util/single-flight.ts';
 
-/** Between two looks for ended processes that nobody waits for, milliseconds. */
-const SWEEP_MS = 10_000;
+/**
+ * Between two looks for ended processes that nobody waits for, milliseconds. The end of a container waits for them when
+ * they were commands in it whose start was cut off: its PID namespace ends with its last process.
+ */
+const SWEEP_MS = 1_000;
 
 /** From the start to the moment at which the streaming server listens, milliseconds. */
 const STREAMING_MS = 100;
