@@ -2,10 +2,13 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { errnoOf, isGone, type ReadFile, readOptional, wrap } from './io.ts';
 
 /**
- * How many files are kept open: those that metrics want of some hundred and fifty pods with a cgroup each.
- * Each takes a page of the kernel's memory for its text, about 5 KiB in all.
+ * How many files are kept open: those that the kubelet's lists want of fifty pods with a cgroup each, or of a
+ * hundred without. Each takes a page of the kernel's memory for its text, about 5 KiB in all; and every program
+ * that is started gets a copy of all descriptors and closes it, 0.1 ms for a thousand.
  */
-const MAX_OPEN = 8192;
+const MAX_OPEN = 1024;
+/** How old a limit may be, milliseconds. */
+const LIMIT_AGE_MS = 30_000;
 /** A file that was not read between so many looks through them is closed: its reader has gone. */
 const IDLE_ROUNDS = 12;
 /** Of the buffer at first: more than any file that is read often has. */
@@ -32,6 +35,8 @@ export class KeptFiles {
   readonly #max: number;
   /** By directory, then by file name. */
   readonly #dirs = new Map<string, Map<string, Kept>>();
+  /** Texts of files that hardly change, by directory and file name. */
+  readonly #limits = new Map<string, Map<string, { text: string | undefined; until: number }>>();
   #open = 0;
   #round = 0;
   #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
@@ -61,12 +66,24 @@ export class KeptFiles {
     }
   };
 
+  /** The same for a limit, which may have been read a while ago: there are as many of these as of figures. */
+  readonly readLimit: ReadFile = (dir, file) => {
+    const known = this.#limits.get(dir)?.get(file);
+    const now = performance.now();
+    if (known !== undefined && now < known.until) return known.text;
+    const text = readOptional(dir, file);
+    const files = this.#limits.get(dir) ?? new Map();
+    this.#limits.set(dir, files.set(file, { text, until: now + LIMIT_AGE_MS }));
+    return text;
+  };
+
   /**
    * Closes the files of all other directories and those that were not read for long, and looks anew for
    * files that were absent. To be called every few seconds.
    */
   retain(dirs: ReadonlySet<string>): void {
     this.#round++;
+    for (const dir of this.#limits.keys()) if (!dirs.has(dir)) this.#limits.delete(dir);
     for (const [dir, files] of this.#dirs) {
       if (!dirs.has(dir)) this.forget(dir);
       for (const [file, { fd, round }] of files) {
@@ -77,8 +94,9 @@ export class KeptFiles {
     }
   }
 
-  /** Closes the files of a directory. */
+  /** Closes the files of a directory, whose limits are read anew. */
   forget(dir: string): void {
+    this.#limits.delete(dir);
     const files = this.#dirs.get(dir);
     if (files === undefined) return;
     this.#dirs.delete(dir);

@@ -6,10 +6,10 @@ export function current(dir: string, read: ReadFile = readOptional): bigint | un
   return parseUint(read(dir, 'pids.current'));
 }
 
-export function stats(dir: string, read: ReadFile = readOptional): PidsStats {
+export function stats(dir: string, read: ReadFile = readOptional, readLimit = read): PidsStats {
   return {
     current: current(dir, read),
-    limit: limited(parseMax(read(dir, 'pids.max'))),
+    limit: limited(parseMax(readLimit(dir, 'pids.max'))),
   };
 }
 

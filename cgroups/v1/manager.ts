@@ -81,7 +81,7 @@ export class V1Manager implements CgroupManager {
   }
 
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
-    const { read } = this.#files;
+    const { read, readLimit } = this.#files;
     const inner = normalisePath(path);
     const dir = (controller: string) => {
       const mount = this.#mountOf.get(controller);
@@ -97,11 +97,11 @@ export class V1Manager implements CgroupManager {
     return {
       timestampNs,
       cpu: time,
-      cpuLimits: cpu.readResources(dir('cpu'), read),
+      cpuLimits: cpu.readResources(dir('cpu'), readLimit),
       memory: used,
-      memoryDetails: memory.details(dir('memory'), read, stat),
+      memoryDetails: memory.details(dir('memory'), read, stat, readLimit),
       hugepages: hugetlb.stats(dir('hugetlb'), pageSizes, read),
-      pids: pids.stats(dir('pids'), read),
+      pids: pids.stats(dir('pids'), read, readLimit),
       io: io.stats(dir('blkio'), read),
       psi: this.#psi(path),
       oomKills: this.#mountOf.has('memory') ? memory.oomKills(inside, read) : undefined,
@@ -144,6 +144,14 @@ export class V1Manager implements CgroupManager {
   }
 
   async update(path: string, r: Resources): Promise<void> {
+    try {
+      await this.#update(path, r);
+    } finally {
+      this.#forget(path);
+    }
+  }
+
+  async #update(path: string, r: Resources): Promise<void> {
     if (r.unified !== undefined && Object.keys(r.unified).length > 0) {
       throw new CgroupError('EINVAL', path, 'unified resources need cgroup v2; this host has cgroup v1');
     }
@@ -202,9 +210,12 @@ export class V1Manager implements CgroupManager {
   }
 
   async remove(path: string, signal = AbortSignal.timeout(DEFAULT_DEADLINE_MS)): Promise<void> {
-    const dirs = this.#dirs(path).map(({ dir }) => dir);
-    for (const dir of dirs) this.#files.forget(dir);
-    await Promise.all(dirs.map((dir) => removeTree(dir, signal)));
+    this.#forget(path);
+    await Promise.all(this.#dirs(path).map(({ dir }) => removeTree(dir, signal)));
+  }
+
+  #forget(path: string): void {
+    for (const { dir } of this.#dirs(path)) this.#files.forget(dir);
   }
 
   /** Where a cgroup is in each hierarchy, for changing it. */

@@ -58,6 +58,7 @@ export function details(
   dir: string,
   read: ReadFile = readOptional,
   stat = readStat(dir, read),
+  readLimit = read,
 ): MemoryDetails {
   const uint = (file: string) => parseUint(read(dir, file));
   return {
@@ -67,7 +68,7 @@ export function details(
     inactiveFileBytes: stat('total_inactive_file'),
     maxUsageBytes: uint('memory.max_usage_in_bytes'),
     limitHits: uint('memory.failcnt'),
-    reservationBytes: limit(dir, 'memory.soft_limit_in_bytes', read),
+    reservationBytes: limit(dir, 'memory.soft_limit_in_bytes', readLimit),
     ownPageFaults: stat('pgfault'),
     ownMajorPageFaults: stat('pgmajfault'),
   };

@@ -67,7 +67,7 @@ export class V2Manager implements CgroupManager {
 
   details(path: string, pageSizes: readonly string[]): CgroupDetails | undefined {
     const dir = this.#dir(path);
-    const { read } = this.#files;
+    const { read, readLimit } = this.#files;
     const timestampNs = BigInt(Date.now()) * 1_000_000n;
     const used = cpu.stats(dir, read);
     if (used.usageNs === undefined && !existsSync(dir)) return undefined;
@@ -75,11 +75,11 @@ export class V2Manager implements CgroupManager {
     return {
       timestampNs,
       cpu: used,
-      cpuLimits: cpu.readResources(dir, read),
+      cpuLimits: cpu.readResources(dir, readLimit),
       memory: memory.stats(dir, read, stat),
-      memoryDetails: memory.details(dir, read, stat),
+      memoryDetails: memory.details(dir, read, stat, readLimit),
       hugepages: hugetlb.stats(dir, pageSizes, read),
-      pids: pids.stats(dir, read),
+      pids: pids.stats(dir, read, readLimit),
       io: io.stats(dir, read),
       psi: psiStats(dir, read),
       oomKills: memory.oomKills(dir, read),
@@ -115,6 +115,14 @@ export class V2Manager implements CgroupManager {
 
   async update(path: string, r: Resources): Promise<void> {
     const dir = this.#own(path);
+    try {
+      await this.#update(path, dir, r);
+    } finally {
+      this.#files.forget(dir);
+    }
+  }
+
+  async #update(path: string, dir: string, r: Resources): Promise<void> {
     if (r.unified !== undefined) unified.checkUnified(r.unified);
     // systemd writes its limits at once, so what would OOM-kill is refused before it hears of it.
     memory.checkFits(dir, r);

@@ -40,8 +40,9 @@ export function details(
   dir: string,
   read: ReadFile = readOptional,
   stat = readStat(dir, read),
+  readLimit = read,
 ): MemoryDetails {
-  const low = parseMax(read(dir, 'memory.low'));
+  const low = parseMax(readLimit(dir, 'memory.low'));
   return {
     // Since kernel 5.18.
     kernelBytes: stat('kernel'),

@@ -98,6 +98,20 @@ describe('KeptFiles', () => {
     expect(files.size).toBe(2);
   });
 
+  it('keeps no file open for limits, and reads them anew when it is told to forget', () => {
+    put('a', '1');
+    expect([files.readLimit(dir, 'a'), files.readLimit(dir, 'b')]).toEqual(['1', undefined]);
+    put('a', '2');
+    put('b', '3');
+    expect([files.readLimit(dir, 'a'), files.readLimit(dir, 'b')]).toEqual(['1', undefined]);
+    files.forget(dir);
+    expect([files.readLimit(dir, 'a'), files.readLimit(dir, 'b')]).toEqual(['2', '3']);
+    put('a', '4');
+    files.retain(new Set());
+    expect(files.readLimit(dir, 'a')).toBe('4');
+    expect([files.size, openHere()]).toEqual([0, 0]);
+  });
+
   it('names a file that cannot be read', () => {
     mkdirSync(join(dir, 'd'));
     expect(() => files.read(dir, 'd')).toThrow(`cannot read ${dir}/d: EISDIR`);

@@ -83,7 +83,7 @@ describe('stats', () => {
     expect(manager.details('/absent', [])).toBeUndefined();
   });
 
-  it('has in its details what metrics want', () => {
+  it('has in its details what metrics want', async () => {
     put('pod/memory.peak', '300000000\n');
     put('pod/memory.low', '1048576\n');
     put('pod/hugetlb.2MB.current', '4194304\n');
@@ -107,6 +107,9 @@ describe('stats', () => {
       processes: [7, 12],
     });
     put('pod/memory.low', '0\n');
+    // A limit is not read each time, but after it was set.
+    expect(manager.details('/pod', [])?.memoryDetails.reservationBytes).toBe(1_048_576n);
+    await manager.update('/pod', {});
     expect(manager.details('/pod', [])?.memoryDetails.reservationBytes).toBeUndefined();
   });
 });
