@@ -7,6 +7,9 @@ import type { ImageConfig } from './types.ts';
 
 /** Bytes of an index, manifest or config; registries have the same bound for what is pushed. */
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
+/** Values of one document. An image of 500 layers, with annotations and history, has some 5000. */
+const MAX_VALUES = 20_000;
+const [QUOTE, BACKSLASH, COMMA, BRACKET, BRACE] = [0x22, 0x5c, 0x2c, 0x5b, 0x7b];
 /** Overlayfs takes at most 500 lower layers (fs/overlayfs/params.h, OVL_MAX_STACK). */
 const MAX_LAYERS = 500;
 
@@ -59,7 +62,7 @@ const indexSchema = z.object({
         artifactType: z.string().optional(),
       }),
     )
-    .max(10_000),
+    .max(1000),
 });
 
 const manifestSchema = z.object({
@@ -271,6 +274,7 @@ export function chainIds(diffIds: readonly string[]): string[] {
 }
 
 function parseJson(bytes: Uint8Array, what: string): object {
+  if (!hasFewValues(bytes)) throw new BerthError('invalid', `${what}: has more than ${MAX_VALUES} values`);
   try {
     const json: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
     if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json;
@@ -278,6 +282,27 @@ function parseJson(bytes: Uint8Array, what: string): object {
     // Its message quotes the document.
   }
   throw new BerthError('invalid', `${what}: is no JSON object`);
+}
+
+/**
+ * Whether JSON has no more than MAX_VALUES values, told by what stands before each: reading it must not hold up
+ * everything else, and the time for that goes by their number more than by the bytes.
+ */
+function hasFewValues(bytes: Uint8Array): boolean {
+  let values = 0;
+  let isText = false;
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at];
+    if (isText) {
+      if (byte === BACKSLASH) at += 1;
+      else if (byte === QUOTE) isText = false;
+    } else if (byte === QUOTE) isText = true;
+    else if (byte === COMMA || byte === BRACKET || byte === BRACE) {
+      values += 1;
+      if (values > MAX_VALUES) return false;
+    }
+  }
+  return true;
 }
 
 function check<T>(schema: z.ZodType<T>, json: object, what: string): T {

@@ -128,3 +128,27 @@ it('pins by globs of whole names', () => {
   expect(isPinned('abcxb')).toBe(false);
   expect(globMatcher([])('anything')).toBe(false);
 });
+
+describe('a document of the size that is allowed', () => {
+  const config = { mediaType: '', digest: `sha256:${'a'.repeat(64)}`, size: 1 };
+  const document = (more: object): Buffer => Buffer.from(JSON.stringify({ config, layers: [], ...more }));
+  const values = (count: number): number[] => Array.from({ length: count }, () => 1);
+
+  it.each([
+    ['elements', { more: values(20_000) }],
+    ['lists', { more: values(10_000).map(() => []) }],
+    ['members', { more: Object.fromEntries(values(20_000).map((_, i) => [i, ''])) }],
+    [
+      'annotations',
+      { config: { ...config, annotations: Object.fromEntries(values(20_000).map((_, i) => [i, ''])) } },
+    ],
+  ])('is not read when it would take long, as it has too many %s', (_, more) => {
+    expect(() => parseDocument(document(more), 'x')).toThrow('x: has more than 20000 values');
+  });
+
+  it('may have long texts, whatever is in them', () => {
+    for (const text of [','.repeat(4_000_000), '"[{\\'.repeat(400_000)]) {
+      expect(parseDocument(document({ text, more: values(10_000) }), 'x').kind).toBe('manifest');
+    }
+  });
+});

@@ -95,6 +95,19 @@ describe('decompress', () => {
     }
   });
 
+  it.each([gzipSync, zstdCompressSync])(
+    'gives pieces that take but a moment each, by %o',
+    async (compress) => {
+      const bomb = compress(Buffer.alloc(20_000_000));
+      let total = 0;
+      for await (const piece of decompress(Readable.from([bomb]))) {
+        expect(piece.length).toBeLessThanOrEqual(128 * 1024);
+        total += piece.length;
+      }
+      expect(total).toBe(20_000_000);
+    },
+  );
+
   it('knows magic numbers', () => {
     expect(detectCompression(gzipSync(''))).toBe('gzip');
     expect(detectCompression(zstdCompressSync(''))).toBe('zstd');
