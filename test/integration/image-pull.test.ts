@@ -193,6 +193,35 @@ describe('credentials', () => {
     expect((await fixture.images.pull(ref, { registryToken: 'the-token' })).id).toBe(built.id);
   });
 
+  it('may be an identity token, which only the service for tokens gets', async () => {
+    const forms: string[] = [];
+    const tokens = await fake((request, response) => {
+      let form = '';
+      request.on('data', (data: Buffer) => (form += String(data)));
+      request.on('end', () => {
+        forms.push(`${request.method} ${form}`);
+        const isRight = new URLSearchParams(form).get('refresh_token') === 'identity';
+        response.writeHead(isRight ? 200 : 401).end(JSON.stringify({ access_token: 'the-token' }));
+      });
+      return true;
+    });
+    const registry = await fake((request, response) => {
+      if (request.headers.authorization === 'Bearer the-token') return false;
+      const challenge = `Bearer realm="http://${tokens.host}/token",service="s"`;
+      response.writeHead(401, { 'www-authenticate': challenge }).end();
+      return true;
+    });
+    const built = await small();
+    registry.add('app', 'v1', built);
+    const ref = `${registry.host}/app:v1`;
+    expect((await fixture.images.pull(ref, { identityToken: 'identity' })).id).toBe(built.id);
+    const scope = 'service=s&scope=repository%3Aapp%3Apull';
+    expect(forms).toEqual([`POST ${scope}&grant_type=refresh_token&client_id=berth&refresh_token=identity`]);
+    const wrong = fixture.images.pull(ref, { identityToken: 'wrong' });
+    await expect(wrong).rejects.toMatchObject({ kind: 'permission', message: /status 401/ });
+    expect(registry.requests.some(({ headers }) => headers.authorization?.includes('identity'))).toBe(false);
+  });
+
   it('are not sent along when a blob is redirected elsewhere', async () => {
     const store = await fake();
     const registry = await fake((request, response) => {
