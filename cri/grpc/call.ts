@@ -52,8 +52,8 @@ export class Call implements StreamListener, ServerCall<never, unknown> {
     this.#route = route;
     // Node fires longer timers at once; nobody waits for a month.
     if (timeoutMs !== undefined && timeoutMs <= MAX_TIMER_MS) {
-      const reason = new BerthError('deadline', "the caller's deadline has passed");
-      this.#timer = setTimeout(() => this.#end(reason), timeoutMs);
+      // Not made ahead: an error costs more than the timer.
+      this.#timer = setTimeout(() => this.#end(passed()), timeoutMs);
     }
     void this.#serve();
   }
@@ -161,6 +161,10 @@ export class Call implements StreamListener, ServerCall<never, unknown> {
       clearTimeout(this.#timer);
     }
   }
+}
+
+function passed(): BerthError {
+  return new BerthError('deadline', "the caller's deadline has passed");
 }
 
 /** The code that gRPC's table of status codes gives to it. */
