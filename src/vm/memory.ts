@@ -8,7 +8,7 @@ import { isErrno } from '../errors.ts';
 export interface VmMemory {
   /** What the guest uses as its memory, in whichever process it is mapped. */
   guest: bigint;
-  /** The guest's root file system, as far as it is mapped: shared by all machines of that image. */
+  /** Kernel and root file system of the guest, as far as they are mapped: shared by all machines of that image. */
   image: bigint;
   /** The hypervisor's own: its program, device models, and translated code under emulation. */
   hypervisor: bigint;
@@ -34,23 +34,26 @@ const GUEST_MEMORY = /^\/memfd:/;
  * meanwhile counts nothing. Takes some milliseconds a process: the kernel walks its page tables.
  *
  * @param pids hypervisor, virtiofsd with its child, shim: all that is marked with the sandbox, or in its cgroup
- * @param rootfs path of the guest's root file system
+ * @param imageFiles paths of the guest's kernel, initrd and root file system
  */
-export async function readVmMemory(pids: readonly number[], rootfs: string): Promise<VmMemory> {
+export async function readVmMemory(
+  pids: readonly number[],
+  imageFiles: readonly string[],
+): Promise<VmMemory> {
   const read = await Promise.all(pids.map(readMappings));
   return sumVmMemory(
     read.flatMap((mappings) => mappings ?? []),
-    rootfs,
+    imageFiles,
   );
 }
 
 /** The same from what was read. */
-export function sumVmMemory(processes: readonly ProcessMappings[], rootfs: string): VmMemory {
+export function sumVmMemory(processes: readonly ProcessMappings[], imageFiles: readonly string[]): VmMemory {
   const sum: VmMemory = { guest: 0n, image: 0n, hypervisor: 0n, fileServer: 0n, shim: 0n, total: 0n };
   for (const { command, pss } of processes) {
     const own = roleOf(command);
     for (const [file, bytes] of pss) {
-      const part = own === 'shim' ? own : file === rootfs ? 'image' : GUEST_MEMORY.test(file) ? 'guest' : own;
+      const part = own === 'shim' ? own : partOf(file, imageFiles, own);
       sum[part] += bytes;
       sum.total += bytes;
     }
@@ -69,6 +72,11 @@ export function parseSmaps(text: string): Map<string, bigint> {
     if (size !== undefined) pss.set(file, (pss.get(file) ?? 0n) + BigInt(size) * 1024n);
   }
   return pss;
+}
+
+function partOf(file: string, imageFiles: readonly string[], own: Part): Part {
+  if (imageFiles.includes(file)) return 'image';
+  return GUEST_MEMORY.test(file) ? 'guest' : own;
 }
 
 function roleOf(command: string): Part {

@@ -96,12 +96,18 @@ async function throughput({ pod, container }: { pod: Pod; container: string }): 
 
 async function memory(what: string, measured: readonly Pod[]): Promise<void> {
   const sums = await Promise.all(
-    measured.map(async ({ id }) => readVmMemory(await pidsOf(id), image.rootfs)),
+    measured.map(async ({ id }) =>
+      readVmMemory(await pidsOf(id), [image.kernel, image.initrd, image.rootfs]),
+    ),
   );
   const mean = (part: keyof VmMemory): number =>
     sums.reduce((sum, memory) => sum + Number(memory[part]), 0) / sums.length / MIB;
   row(`PSS, ${what}`, mean('total'), 'MiB');
-  const parts = { guest: 'guest memory', image: "guest's root file system", hypervisor: 'hypervisor' };
+  const parts = {
+    guest: 'guest memory',
+    image: "guest's kernel and root file system",
+    hypervisor: 'hypervisor',
+  };
   for (const [part, title] of Object.entries({ ...parts, fileServer: 'virtiofsd', shim: 'shim' })) {
     row(`  ${title}`, mean(part as keyof VmMemory), 'MiB');
   }

@@ -8,7 +8,7 @@ import { buildGuestImage } from '../../src/vm/guest-image/build.ts';
 import { Qemu } from '../../src/vm/hypervisor/qemu/qemu.ts';
 import type { AgentEvent } from '../../src/vm/protocol/messages.ts';
 import { Virtiofsd } from '../../src/vm/storage/virtiofsd.ts';
-import type { GuestImage, Vm } from '../../src/vm/types.ts';
+import type { GuestImage, Vm, VmConfig } from '../../src/vm/types.ts';
 
 const MIB = 1024n * 1024n;
 const BUILD_MS = 300_000;
@@ -38,13 +38,15 @@ export interface Guest {
   dir: string;
   /** Of the host; `/run/berth/shared` in the guest. */
   shared: string;
+  image: GuestImage;
   vm: Vm;
   client: AgentClient;
   events: AgentEvent[];
   close(): Promise<void>;
 }
 
-export async function bootGuest(): Promise<Guest> {
+/** @param changes to the plainest machine, with a place for a disk to be added */
+export async function bootGuest(changes: Partial<VmConfig> = {}): Promise<Guest> {
   const boot = await testGuestImage();
   const dir = await mkdtemp(path.join(tmpdir(), 'berth-guest-'));
   const shared = path.join(dir, 'shared');
@@ -63,7 +65,7 @@ export async function bootGuest(): Promise<Guest> {
     });
     undo.push(() => files.stop(AbortSignal.timeout(END_MS)));
     const vm = await new Qemu(SETTINGS).start(
-      { ...MACHINE, id: 'f'.repeat(64), dir, boot, shares: [{ tag: 'berth', socket }] },
+      { ...MACHINE, id: 'f'.repeat(64), dir, boot, shares: [{ tag: 'berth', socket }], ...changes },
       AbortSignal.timeout(END_MS),
     );
     undo.push(() => vm.stop(AbortSignal.timeout(END_MS)));
@@ -75,7 +77,7 @@ export async function bootGuest(): Promise<Guest> {
     undo.push(() => client.close());
     const events: AgentEvent[] = [];
     client.onEvent((event) => events.push(event));
-    return { dir, shared, vm, client, events, close };
+    return { dir, shared, image: boot, vm, client, events, close };
   } catch (e: unknown) {
     await close();
     throw e;
@@ -89,7 +91,7 @@ const SETTINGS = {
   rootDevice: 'pmem',
   translationCache: 64,
   vhostNet: false,
-  hotplugPorts: 0,
+  hotplugPorts: 1,
 } as const;
 
 const MACHINE = {

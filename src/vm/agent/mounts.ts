@@ -1,4 +1,5 @@
 import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, during } from '../../errors.ts';
 import {
   MS_BIND,
@@ -28,6 +29,9 @@ const FLAGS: Readonly<Record<string, number>> = {
   defaults: 0,
 };
 const SERIAL = 'serial:';
+/** Until a disk that was added is there, and how often that is asked, milliseconds. */
+const DISK_MS = 10_000;
+const DISK_POLL_MS = 20;
 
 /** Mounts, making the target's directory. @throws BerthError naming the target */
 export async function addMount({ source, type, target, options }: GuestMount): Promise<void> {
@@ -47,13 +51,23 @@ export async function addMount({ source, type, target, options }: GuestMount): P
   }
 }
 
-/** @throws BerthError `notFound` when no disk has the serial number */
+/**
+ * Waits for a disk that has just been added: the kernel takes a moment to find it.
+ *
+ * @throws BerthError `notFound` when no disk has the serial number
+ */
 export async function deviceOf(source: string): Promise<string> {
   if (!source.startsWith(SERIAL)) return source;
   const wanted = source.slice(SERIAL.length);
-  for (const name of await readdir('/sys/block')) {
-    const serial = await readFile(`/sys/block/${name}/serial`, 'utf8').catch(() => '');
-    if (serial.trim() === wanted) return `/dev/${name}`;
+  const giveUp = performance.now() + DISK_MS;
+  for (;;) {
+    for (const name of await readdir('/sys/block')) {
+      const serial = await readFile(`/sys/block/${name}/serial`, 'utf8').catch(() => '');
+      if (serial.trim() === wanted) return `/dev/${name}`;
+    }
+    if (performance.now() > giveUp) {
+      throw new BerthError('notFound', `no disk has the serial number "${wanted}"`);
+    }
+    await delay(DISK_POLL_MS);
   }
-  throw new BerthError('notFound', `no disk has the serial number "${wanted}"`);
 }

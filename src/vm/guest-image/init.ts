@@ -43,7 +43,7 @@ exec busybox switch_root /root /usr/lib/berth/node --single-threaded /usr/lib/be
 
 /** Loaded by the agent when it has begun to answer, with all that they need. */
 export const LATE_MODULES = [
-  ...['virtio_net', 'virtiofs', 'overlay', 'virtio_balloon', 'virtio_mem', 'virtio_rng'],
+  ...['virtio_net', 'virtio_blk', 'virtiofs', 'overlay', 'virtio_balloon', 'virtio_mem', 'virtio_rng'],
 ] as const;
 
 /** Loaded by {@link INIT_SCRIPT}: always, for a root device on persistent memory, for one on virtio-blk. */

@@ -42,6 +42,7 @@ Pss:                   1 kB
             pss: new Map([
               [memfd, 50n],
               ['/root.img', 20n],
+              ['/kernel', 8n],
               ['', 7n],
             ]),
           },
@@ -61,8 +62,8 @@ Pss:                   1 kB
             ]),
           },
         ],
-        '/root.img',
+        ['/kernel', '/root.img'],
       ),
-    ).toEqual({ guest: 100n, image: 20n, hypervisor: 7n, fileServer: 3n, shim: 34n, total: 164n });
+    ).toEqual({ guest: 100n, image: 28n, hypervisor: 7n, fileServer: 3n, shim: 34n, total: 172n });
   });
 });
