@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { isErrno } from '../errors.ts';
+import type { GuestImage } from './types.ts';
 
 /**
  * What the processes of one virtual machine take of the host's memory: proportional set sizes in bytes, in which
@@ -34,16 +35,16 @@ const GUEST_MEMORY = /^\/memfd:/;
  * meanwhile counts nothing. Takes some milliseconds a process: the kernel walks its page tables.
  *
  * @param pids hypervisor, virtiofsd with its child, shim: all that is marked with the sandbox, or in its cgroup
- * @param imageFiles paths of the guest's kernel, initrd and root file system
+ * @param image what the guest was booted with
  */
 export async function readVmMemory(
   pids: readonly number[],
-  imageFiles: readonly string[],
+  { kernel, initrd, rootfs }: Pick<GuestImage, 'kernel' | 'initrd' | 'rootfs'>,
 ): Promise<VmMemory> {
   const read = await Promise.all(pids.map(readMappings));
   return sumVmMemory(
     read.flatMap((mappings) => mappings ?? []),
-    imageFiles,
+    [kernel, rootfs, ...(initrd === undefined ? [] : [initrd])],
   );
 }
 

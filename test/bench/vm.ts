@@ -95,11 +95,7 @@ async function throughput({ pod, container }: { pod: Pod; container: string }): 
 }
 
 async function memory(what: string, measured: readonly Pod[]): Promise<void> {
-  const sums = await Promise.all(
-    measured.map(async ({ id }) =>
-      readVmMemory(await pidsOf(id), [image.kernel, image.initrd, image.rootfs]),
-    ),
-  );
+  const sums = await Promise.all(measured.map(async ({ id }) => readVmMemory(await pidsOf(id), image)));
   const mean = (part: keyof VmMemory): number =>
     sums.reduce((sum, memory) => sum + Number(memory[part]), 0) / sums.length / MIB;
   row(`PSS, ${what}`, mean('total'), 'MiB');

@@ -100,9 +100,7 @@ describe('a machine with devices', () => {
   });
 
   it('takes memory that is accounted for', async () => {
-    const { kernel, initrd, rootfs } = guest.image;
-    const files = [kernel, rootfs, ...(initrd === undefined ? [] : [initrd])];
-    const memory = await readVmMemory([guest.vm.process.pid], files);
+    const memory = await readVmMemory([guest.vm.process.pid], guest.image);
     expect(memory.guest).toBeGreaterThan(32n * MIB);
     expect(memory.guest).toBeLessThan(320n * MIB);
     expect(memory.image).toBeGreaterThan(4n * MIB);
