@@ -2,11 +2,11 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { errnoOf, isGone, type ReadFile, readOptional, wrap } from './io.ts';
 
 /**
- * How many files are kept open: those that the kubelet's lists want of fifty pods with a cgroup each, or of a
- * hundred without. Each takes a page of the kernel's memory for its text, about 5 KiB in all; and every program
- * that is started gets a copy of all descriptors and closes it, 0.1 ms for a thousand.
+ * How many files are kept open: those that the kubelet's lists want of a hundred pods with a cgroup each. Each
+ * takes a page of the kernel's memory for its text, about 5 KiB in all; and every program that is started gets a
+ * copy of all descriptors and closes it, 0.1 ms for a thousand.
  */
-const MAX_OPEN = 1024;
+const MAX_OPEN = 2048;
 /** How old a limit may be, milliseconds. */
 const LIMIT_AGE_MS = 30_000;
 /** A file that was not read between so many looks through them is closed: its reader has gone. */
