@@ -139,7 +139,7 @@ export class ShimHandler implements RuntimeHandler {
       if (shim === undefined) await endStrayShims(id);
     }
     // Also what a living shim does not know: a making that was cut off may have left its half.
-    if (isMade && !isDeleted) await this.#deleteWithoutShim(id, dir);
+    if (isMade && !isDeleted) await this.deleteWithoutShim(id, dir);
     await unmark(dir);
     if (id === sandboxId) await forgetShim(dir);
   }
@@ -290,11 +290,11 @@ export class ShimHandler implements RuntimeHandler {
     if (this.#closing || sandboxOf(sandboxId) === undefined) return;
     log.warn({ sandbox: sandboxId, reason: messageOf(e) }, 'the shim has died; its sandbox ends with it');
     const { dir } = paths.sandbox(sandboxId);
-    if (await isMarked(dir)) await this.#deleteWithoutShim(sandboxId, dir);
+    if (await isMarked(dir)) await this.deleteWithoutShim(sandboxId, dir);
   }
 
-  /** @returns how it ended, if that is known */
-  async #deleteWithoutShim(id: string, dir: string): Promise<ProcessEnd | undefined> {
+  /** Takes down what a dead shim has left; never rejects. @returns how it ended, if that is known */
+  protected async deleteWithoutShim(id: string, dir: string): Promise<ProcessEnd | undefined> {
     const { program, protos, log } = this.#options;
     try {
       return await deleteWithoutShim(program, { id, dir }, protos);
@@ -390,7 +390,7 @@ export class ShimHandler implements RuntimeHandler {
       );
       // Nobody must be left who could go on making what is about to be taken down.
       if (shim instanceof Shim) await shim.kill(0).catch(() => {});
-      return this.#deleteWithoutShim(id, this.#bundle(id, sandboxId));
+      return this.deleteWithoutShim(id, this.#bundle(id, sandboxId));
     }
   }
 }

@@ -1,6 +1,8 @@
+import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Resources } from '../../../cgroups/types.ts';
+import type { Paths } from '../../paths.ts';
 import { connectGuest } from '../../vm/dial.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
@@ -15,11 +17,20 @@ const SHUT_DOWN_MS = 10_000;
 export class VmHandler extends ShimHandler {
   readonly #namespace: string;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #paths: Paths;
 
   constructor(options: ShimHandlerOptions) {
     super(options);
     this.#namespace = options.program.namespace;
     this.#env = { ...options.program.env };
+    this.#paths = options.paths;
+  }
+
+  override async delete(id: string): Promise<void> {
+    await super.delete(id);
+    const { path } = VmDirectory.of(this.#namespace, id, this.#env);
+    // A shim that was killed in the middle of its end leaves it. Containers have none.
+    if (existsSync(path)) await this.deleteWithoutShim(id, this.#paths.sandbox(id).dir);
   }
 
   /** What a guest has written but not stored would be lost with its process, which is in the sandbox's cgroup. */

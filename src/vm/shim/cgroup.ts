@@ -1,7 +1,11 @@
+import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { type CgroupManager, cgroupName, detectCgroups, removeIfEmpty } from '../../../cgroups/index.ts';
 import { isErrno } from '../../errors.ts';
 import type { VmDirectory } from './directory.ts';
+
+const PROCS = 'cgroup.procs';
 
 /**
  * Puts this process, and with it all that it starts, into the cgroup that a spec names: the pod's limits are to hold
@@ -20,17 +24,32 @@ export async function joinCgroup(directory: VmDirectory, cgroupsPath: string): P
 
 /** Removes the cgroups that were made for a machine. Repeatable; one that is in use stays. */
 export async function removeCgroups(directory: VmDirectory): Promise<void> {
+  await removeIfEmpty(await madeCgroups(directory));
+}
+
+/** Leaves the cgroups that were made for the machine, so that they can be removed. */
+export async function leaveCgroups(directory: VmDirectory): Promise<void> {
+  const roots = new Set((await madeCgroups(directory)).map(rootOf));
+  for (const root of roots) {
+    // One that does not let it go stays behind, empty, and is whoever's who made its parent.
+    await writeFile(join(root, PROCS), String(process.pid)).catch(() => {});
+  }
+}
+
+/** The root of the hierarchy that a cgroup's directory is in: the only place that takes a process in any case. */
+function rootOf(dir: string): string {
+  let at = dir;
+  while (existsSync(join(dirname(at), PROCS))) at = dirname(at);
+  return at;
+}
+
+async function madeCgroups(directory: VmDirectory): Promise<string[]> {
   const text = await readFile(directory.cgroups, 'utf8').catch((e: unknown) => {
     if (isErrno(e, 'ENOENT')) return '[]';
     throw e;
   });
   const dirs: unknown = JSON.parse(text);
-  if (Array.isArray(dirs)) await removeIfEmpty(dirs.filter((dir) => typeof dir === 'string'));
-}
-
-/** Leaves the pod's cgroup, so that it can be removed. */
-export async function leaveCgroup(): Promise<void> {
-  await manager().attach('/', process.pid);
+  return Array.isArray(dirs) ? dirs.filter((dir) => typeof dir === 'string') : [];
 }
 
 function manager(): CgroupManager {

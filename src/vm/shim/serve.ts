@@ -6,7 +6,7 @@ import { TtrpcServer } from '../../shim/ttrpc/server.ts';
 import { serveDial } from '../dial.ts';
 import type { ShimArguments } from './arguments.ts';
 import { bootMachine } from './boot.ts';
-import { leaveCgroup } from './cgroup.ts';
+import { leaveCgroups } from './cgroup.ts';
 import { VmDirectory } from './directory.ts';
 import type { Log } from './machine.ts';
 import { Pod } from './pod.ts';
@@ -52,7 +52,7 @@ export async function serveTasks(args: ShimArguments): Promise<void> {
   publisher.close();
   await server.close();
   dialing.close();
-  await leaveCgroup();
+  await leaveCgroups(directory);
   await removeMachine(directory);
 }
 
