@@ -14,8 +14,12 @@ const MACHINES = ['q35', 'pc', 'microvm'] as const;
  * @throws BerthError `invalid` naming the key; the signal's reason
  */
 export async function makeHypervisor(settings: VmSettings, signal: AbortSignal): Promise<Hypervisor> {
-  if (settings.hypervisor !== 'qemu')
-    throw new BerthError('unimplemented', 'vm.hypervisor: only "qemu" can be run here yet');
+  if (settings.hypervisor !== 'qemu') {
+    throw new BerthError(
+      'unimplemented',
+      'vm.hypervisor: "firecracker" cannot show directories to a guest, and pods are not put on block devices yet; use "qemu"',
+    );
+  }
   const isKvm = await kvmWorks(settings.qemu, signal);
   const machine = MACHINES.find((known) => known === (settings.machine || (isKvm ? 'microvm' : 'q35')));
   if (machine === undefined) {
