@@ -14,6 +14,7 @@ import { faultsOf, noFaults } from './faults.ts';
 import { Images } from './image/images.ts';
 import { AppArmor } from './isolation/apparmor.ts';
 import { HandlerFeatures } from './isolation/handler-features.ts';
+import { Selinux } from './isolation/selinux.ts';
 import type { Logger } from './log.ts';
 import { DaemonMetrics } from './metrics/daemon.ts';
 import { OpenFileCounts } from './metrics/open-files.ts';
@@ -183,6 +184,7 @@ async function build(
     cgroups,
     host: await readHostFacts(await cgroupFacts(mode)),
     apparmor: await AppArmor.detect(log),
+    selinux: await Selinux.detect(config.selinux),
     bootId,
     cni: new Cni({ watcher, host: { binDirs: config.network.bin_dirs, env: inheritedEnvironment() }, log }),
     images: new Images({

@@ -8,6 +8,7 @@ import type { Faults } from './faults.ts';
 import type { Images } from './image/images.ts';
 import type { AppArmor } from './isolation/apparmor.ts';
 import type { HandlerFeatures } from './isolation/handler-features.ts';
+import type { Selinux } from './isolation/selinux.ts';
 import type { Logger } from './log.ts';
 import type { DaemonMetrics } from './metrics/daemon.ts';
 import type { OpenFileCounts } from './metrics/open-files.ts';
@@ -38,6 +39,7 @@ export interface Services {
   readonly faults: Faults;
   readonly host: HostFacts;
   readonly apparmor: AppArmor;
+  readonly selinux: Selinux;
   /** Of the running kernel; changes with every boot. */
   readonly bootId: string;
   readonly cgroups: CgroupManager;

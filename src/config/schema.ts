@@ -214,6 +214,7 @@ export const configSchema = z.strictObject({
   seccomp_profile: absolutePath
     .default('/usr/share/containers/seccomp.json')
     .describe('The RuntimeDefault seccomp profile'),
+  selinux: z.boolean().default(true).describe('Set SELinux labels where SELinux is enabled'),
   default_ulimits: z
     .array(z.string())
     .superRefine((entries, context) => {

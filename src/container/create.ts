@@ -4,6 +4,7 @@ import { cgroupLeaf } from '../cadvisor/cgroup-leaf.ts';
 import { BerthError, during, messageOf, notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Image } from '../image/types.ts';
+import { levelOf, type SelinuxLabels } from '../isolation/selinux.ts';
 import { viewOf } from '../resource-view/view.ts';
 import { type CreatedContainer, RuntimeCreateError } from '../runtime/handler.ts';
 import { runtimeMessage } from '../runtime/oci/runtime.ts';
@@ -46,6 +47,7 @@ export async function createContainer(
   if (!isReady(sandbox))
     throw new BerthError('precondition', 'the sandbox is not ready: it has been stopped');
   validateContainerConfig(config, sandbox.config);
+  const selinux = await containerLabels(s, sandbox, config);
   const image = s.images.get(config.image.image);
   if (image === undefined) throw notFound(`image "${config.image.image}" (pull it first)`);
   const key = containerKey(sandboxId, config);
@@ -56,10 +58,23 @@ export async function createContainer(
   // One that is being made by nobody could not even be put on the to-do list; it is due for removal.
   const isAbandoned = existing?.phase === 'creating' && running === undefined;
   if (existing === undefined || isAbandoned) {
-    return s.creating.run(key, () => create(s, sandbox, config, image));
+    return s.creating.run(key, () => create(s, sandbox, config, image, selinux));
   }
   refuseOther(existing, config);
   return running ?? existing.id;
+}
+
+async function containerLabels(
+  s: Services,
+  sandbox: SandboxRecord,
+  { security }: ContainerConfig,
+): Promise<SelinuxLabels> {
+  const mount = sandbox.selinux?.mount;
+  const { host: elsewhere } = await s.features.missingIn(sandbox.runtimeHandler);
+  return await s.selinux.labels(security, 'config.linux.security_context.selinux_options', {
+    ...(mount === undefined ? {} : { level: levelOf(mount) }),
+    ...(elsewhere === undefined ? {} : { elsewhere }),
+  });
 }
 
 /** @throws BerthError `alreadyExists` unless the container, made or in the making, is the one asked for */
@@ -78,6 +93,7 @@ async function create(
   sandbox: SandboxRecord,
   config: ContainerConfig,
   image: Image,
+  selinux: SelinuxLabels,
 ): Promise<string> {
   const id = newId();
   const container: ContainerRecord = {
@@ -98,6 +114,7 @@ async function create(
     }),
     stopSignal: config.stopSignal ?? imageStopSignal(image),
     resources: config.resources,
+    selinux,
   };
   s.containers.put(container);
   try {
@@ -136,7 +153,7 @@ async function make(
   // Meanwhile, for a program is started; what it finds is asked for below, if things get that far.
   const sources = makeMountSources(container.config.mounts);
   sources.catch(() => {});
-  await mountRootfs(s, sandbox, paths, image);
+  await mountRootfs(s, sandbox, paths, image, container.selinux?.mount);
   await s.faults.at('CreateContainer.rootfs');
   const ofImages = await mountImageVolumes(s, sandbox, paths, container);
   const mounts = [...ofImages, ...(await makeDeclaredVolumes(sandbox, paths, image, ofImages))];

@@ -46,7 +46,7 @@ export async function makeDeclaredVolumes(
       hostPath,
       readonly: false,
       recursiveReadOnly: false,
-      selinuxRelabel: false,
+      selinuxRelabel: true,
       propagation: 'private',
       uidMappings: [],
       gidMappings: [],

@@ -48,7 +48,7 @@ export async function mountImageVolumes(
   s: Services,
   sandbox: SandboxRecord,
   paths: ContainerPaths,
-  { config: { mounts }, imageVolumes }: Pick<ContainerRecord, 'config' | 'imageVolumes'>,
+  { config: { mounts }, imageVolumes, selinux }: Pick<ContainerRecord, 'config' | 'imageVolumes' | 'selinux'>,
 ): Promise<Mount[]> {
   const filled = [...mounts];
   for (const { mount: index, imageId } of imageVolumes) {
@@ -58,7 +58,7 @@ export async function mountImageVolumes(
       throw failed(new BerthError('internal', `config.mounts[${index}]: the image was removed meanwhile`));
     }
     try {
-      const root = await mountImage(s, sandbox, paths, index, image);
+      const root = await mountImage(s, sandbox, paths, index, image, selinux?.mount);
       // The layers are mapped already, and an overlay cannot be.
       const owners = { uidMappings: [], gidMappings: [] };
       filled[index] = { ...mount, ...owners, hostPath: subPath(root, mount.imageSubPath, index) };
@@ -75,12 +75,17 @@ async function mountImage(
   paths: ContainerPaths,
   index: number,
   image: Image,
+  selinuxLabel: string | undefined,
 ): Promise<string> {
   const target = paths.imageVolume(index);
   await mkdir(target, { recursive: true, mode: 0o711 });
   const lowerdirs = s.images.lowerdirs(image);
   // Without layers the empty directory itself is the image's content.
-  if (lowerdirs.length > 0) await mountLayers(s, sandbox, paths, { lowerdirs, target });
+  if (lowerdirs.length === 0) return target;
+  // A single layer would become a bind mount, whose files keep the label of images; the second one is empty.
+  const labelled =
+    selinuxLabel === undefined ? { lowerdirs } : { lowerdirs: [...lowerdirs, target], selinuxLabel };
+  await mountLayers(s, sandbox, paths, { ...labelled, target });
   return target;
 }
 

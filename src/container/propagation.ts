@@ -19,7 +19,7 @@ export async function checkPropagation(mounts: readonly Mount[]): Promise<void> 
     ([, m]) => m.propagation !== 'private' && m.image === undefined,
   );
   if (propagating.length === 0) return;
-  const paths = await resolve(propagating.map(([, { hostPath }]) => hostPath));
+  const paths = await resolveSources(propagating.map(([, { hostPath }]) => hostPath));
   const entries = listMounts();
   for (const [i, [index, { propagation, hostPath }]] of propagating.entries()) {
     const on = mountOf(paths[i] ?? hostPath, entries);
@@ -32,7 +32,12 @@ export async function checkPropagation(mounts: readonly Mount[]): Promise<void> 
   }
 }
 
-async function resolve(paths: readonly string[]): Promise<string[]> {
+/**
+ * Where sources of mounts are, with links followed.
+ *
+ * @throws BerthError `deadline` when one does not answer
+ */
+export async function resolveSources(paths: readonly string[]): Promise<string[]> {
   const limits = { timeoutMs: RESOLVE_MS, maxOutput: 1024 * 1024 };
   try {
     const { stdout } = await runOk(['realpath', '-z', '-e', '--', ...paths], limits);

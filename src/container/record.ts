@@ -1,5 +1,6 @@
 import type { CgroupName } from '../../cgroups/index.ts';
 import type { Resources } from '../../cgroups/types.ts';
+import type { SelinuxLabels } from '../isolation/selinux.ts';
 import type { CleanupState } from '../sandbox/record.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
 import type { ContainerConfig } from './config.ts';
@@ -31,6 +32,8 @@ export interface ContainerRecord {
   readonly cgroup: CgroupName;
   /** From the config, else the image, else SIGTERM. */
   readonly stopSignal: string;
+  /** Empty or absent where SELinux is not in use. */
+  readonly selinux?: SelinuxLabels;
   readonly user?: ContainerUser;
   /** It sees its share of the machine through lxcfs. */
   readonly resourceView?: boolean;

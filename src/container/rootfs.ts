@@ -16,6 +16,7 @@ export async function mountRootfs(
   sandbox: SandboxRecord,
   paths: ContainerPaths,
   image: Image,
+  selinuxLabel: string | undefined,
 ): Promise<void> {
   await Promise.all([
     mkdir(paths.rootfs, { recursive: true, mode: 0o711 }),
@@ -33,6 +34,7 @@ export async function mountRootfs(
       upperdir: paths.upper,
       workdir: paths.work,
       target: paths.rootfs,
+      ...(selinuxLabel === undefined ? {} : { selinuxLabel }),
     });
   } catch (e: unknown) {
     throw during('mount the root file system', e);

@@ -22,6 +22,7 @@ import { openInRoot } from '../sys/safe-path.ts';
 import type { Mount } from './config.ts';
 import { checkPropagation } from './propagation.ts';
 import type { ContainerRecord } from './record.ts';
+import { relabelVolumes } from './relabel.ts';
 
 /** /etc/passwd and /etc/group of real images stay far below this; bytes. */
 const MAX_ROOTFS_FILE = 8 * 1024 * 1024;
@@ -48,6 +49,7 @@ export async function containerSpec(
   refuseDevices(config.devices.length + requestedCdiDevices(config).length, missing.host);
   const apparmor = await s.apparmor.profileFor(sc, missing.host);
   await checkPropagation(config.mounts);
+  await relabelVolumes(config.mounts, container.selinux?.mount);
   const [devices, seccomp, resolved] = await Promise.all([
     findDevices(config.devices),
     loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),
@@ -79,6 +81,7 @@ export async function containerSpec(
     hostDevices: resolved,
     seccomp,
     apparmor,
+    selinux: container.selinux ?? {},
     rlimits: parseUlimits(s.config.default_ulimits),
     allowedAnnotations: handlerConfig(s.config, sandbox.runtimeHandler)?.allowed_annotations ?? [],
     missing,

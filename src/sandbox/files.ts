@@ -1,6 +1,7 @@
 import { chown, mkdir, readFile, writeFile } from 'node:fs/promises';
 import type { SandboxPaths } from '../paths.ts';
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, mount } from '../sys/mount.ts';
+import { lsetxattr } from '../sys/xattr.ts';
 import type { DnsConfig, SandboxConfig } from './config.ts';
 import { hostRoot } from './user-namespace.ts';
 
@@ -36,6 +37,18 @@ export async function ownSandboxFiles(paths: SandboxPaths, config: SandboxConfig
   const root = hostRoot(config.security.namespaces.user);
   if (root === undefined) return;
   for (const file of [paths.hostname, paths.resolvConf, paths.hosts]) await chown(file, root.uid, root.gid);
+}
+
+/** Gives the files that every container sees, and the pod's /dev/shm, the SELinux label of the pod's files. */
+export function labelSandboxFiles(
+  paths: SandboxPaths,
+  { security }: SandboxConfig,
+  label: string | undefined,
+): void {
+  if (label === undefined) return;
+  const shm = security.namespaces.ipc === 'pod' ? [paths.shm] : [];
+  for (const file of [paths.hostname, paths.resolvConf, paths.hosts, ...shm])
+    lsetxattr(file, 'security.selinux', Buffer.from(`${label}\0`));
 }
 
 async function writeResolvConf(path: string, dns: DnsConfig | undefined): Promise<void> {

@@ -1,4 +1,5 @@
 import type { CgroupName } from '../../cgroups/index.ts';
+import type { SelinuxLabels } from '../isolation/selinux.ts';
 import type { Attachment } from '../network/attachment.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
 import type { SandboxConfig } from './config.ts';
@@ -33,6 +34,8 @@ export interface SandboxRecord {
   readonly attachment?: Attachment | undefined;
   /** Primary first; kept when the sandbox stops. Empty with the host's network. */
   readonly ips: readonly string[];
+  /** Empty or absent where SELinux is not in use; its containers have the level of `mount`. */
+  readonly selinux?: SelinuxLabels;
   /** What the pod may use since its last resize, in the caller's own numbers; before, its config says. */
   readonly resized?: Pick<SandboxConfig, 'overhead' | 'resources'>;
   /** Of a pod that has one; in others nothing runs but containers. */

@@ -6,6 +6,7 @@ import { cgroupLeaf } from '../cadvisor/cgroup-leaf.ts';
 import { handlerConfig } from '../config/handler.ts';
 import { BerthError, during, invalid, messageOf } from '../errors.ts';
 import { newId } from '../id.ts';
+import type { SelinuxLabels } from '../isolation/selinux.ts';
 import type { Attachment } from '../network/attachment.ts';
 import type { RuntimeHandler } from '../runtime/handler.ts';
 import type { Services } from '../services.ts';
@@ -18,7 +19,7 @@ import { differingFields } from '../util/differing-fields.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import type { SandboxConfig } from './config.ts';
 import { discardSandbox } from './discard.ts';
-import { ownSandboxFiles, writeHosts, writeSandboxFiles } from './files.ts';
+import { labelSandboxFiles, ownSandboxFiles, writeHosts, writeSandboxFiles } from './files.ts';
 import { needsPause, pinnedPaths, pinSandboxNamespaces } from './namespaces.ts';
 import { watchPause } from './pause.ts';
 import { isReady, type SandboxRecord, sandboxKey } from './record.ts';
@@ -45,6 +46,7 @@ export async function runPodSandbox(
     throw invalid('runtime_handler', `no handler "${runtimeHandler}" is configured; there are: ${known}`);
   }
   await refuseMissing(s, config, runtimeHandler);
+  const selinux = await sandboxLabels(s, config, runtimeHandler);
   const key = sandboxKey(config);
   const existing = [...s.sandboxes.values()].find(
     (r) => r.phase !== 'removing' && sandboxKey(r.config) === key,
@@ -53,7 +55,7 @@ export async function runPodSandbox(
   // One that is being made by nobody could not even be put on the to-do list; it is due for removal.
   const isAbandoned = existing?.phase === 'creating' && running === undefined;
   if (existing === undefined || isAbandoned) {
-    return s.creating.run(key, () => create(s, runtime, config, runtimeHandler));
+    return s.creating.run(key, () => create(s, runtime, config, runtimeHandler, selinux));
   }
   refuseOther(existing, config, runtimeHandler);
   return running ?? existing.id;
@@ -79,6 +81,19 @@ async function refuseMissing(s: Services, config: SandboxConfig, runtimeHandler:
   );
 }
 
+async function sandboxLabels(
+  s: Services,
+  { security }: SandboxConfig,
+  runtimeHandler: string,
+): Promise<SelinuxLabels> {
+  const taken = [...s.sandboxes.values()].flatMap(({ selinux }) => selinux?.mount ?? []);
+  const { host: elsewhere } = await s.features.missingIn(runtimeHandler);
+  return await s.selinux.labels(security, 'config.linux.security_context.selinux_options', {
+    taken,
+    ...(elsewhere === undefined ? {} : { elsewhere }),
+  });
+}
+
 /** @throws BerthError `alreadyExists` unless the sandbox, made or in the making, is the one asked for */
 function refuseOther(existing: SandboxRecord, config: SandboxConfig, runtimeHandler: string): void {
   const { name, namespace, attempt } = config.metadata;
@@ -97,6 +112,7 @@ async function create(
   runtime: RuntimeHandler,
   config: SandboxConfig,
   runtimeHandler: string,
+  selinux: SelinuxLabels,
 ): Promise<string> {
   const id = newId();
   const cgroup = nameCgroup(s, config.cgroupParent, id);
@@ -111,6 +127,7 @@ async function create(
     cgroup,
     madeCgroups: s.cgroups.missing(cgroup.parent),
     ips: [],
+    selinux,
   });
   try {
     await s.faults.at('RunPodSandbox.recorded');
@@ -176,6 +193,7 @@ async function make(
     : await addNetworkAlone(s, id, config, attachment);
   await writeHosts(paths.hosts, config, made.attachment?.ips ?? []);
   await ownSandboxFiles(paths, config);
+  labelSandboxFiles(paths, config, s.sandboxes.require(id).selinux?.mount);
   await s.faults.at('RunPodSandbox.hosts');
   return made;
 }
@@ -244,6 +262,7 @@ async function startPause(
       handlerConfig(s.config, s.sandboxes.require(id).runtimeHandler)?.allowed_annotations ?? [],
     rootfs: paths.rootfs,
     host: s.host,
+    selinux: s.sandboxes.require(id).selinux ?? {},
     seccomp: await loadSeccomp(
       sc.seccomp,
       sc.privileged,

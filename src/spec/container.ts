@@ -2,6 +2,7 @@ import type { ContainerConfig } from '../container/config.ts';
 import { BerthError } from '../errors.ts';
 import type { ImageConfig } from '../image/types.ts';
 import type { MissingFeatures } from '../isolation/features.ts';
+import type { SelinuxLabels } from '../isolation/selinux.ts';
 import type { SandboxConfig } from '../sandbox/config.ts';
 import { containerAnnotations } from './annotations.ts';
 import { containerCapabilities } from './capabilities.ts';
@@ -46,6 +47,7 @@ export interface ContainerSpecInput {
   seccomp: SeccompProfile | undefined;
   /** From `AppArmor.profileFor`; undefined: none. */
   apparmor: string | undefined;
+  selinux: SelinuxLabels;
   /** Of the node's configuration; those that it does not name are the daemon's own. */
   rlimits: readonly Rlimit[];
   /** Of the handler's configuration: globs of the annotations that the OCI runtime gets. */
@@ -90,6 +92,7 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
       ...(devices.length > 0 ? { devices } : {}),
       ...(filter ? { seccomp: resolveSeccomp(filter, process.capabilities.bounding, host) } : {}),
       ...(plan.rootfsPropagation ? { rootfsPropagation: plan.rootfsPropagation } : {}),
+      ...(input.selinux.mount === undefined ? {} : { mountLabel: input.selinux.mount }),
       // The kubelet always sends the lists for its ProcMount setting, so an empty one is meant.
       maskedPaths: sc.privileged ? [] : sc.maskedPaths,
       readonlyPaths: sc.privileged ? [] : sc.readonlyPaths,
@@ -113,6 +116,7 @@ async function containerProcess({ config, image, host, ...input }: ContainerSpec
     oomScoreAdj: oomScoreAdj(Number(config.oomScoreAdj), host.minOomScoreAdj),
     ...(rlimits.length > 0 ? { rlimits } : {}),
     ...(input.apparmor === undefined ? {} : { apparmorProfile: input.apparmor }),
+    ...(input.selinux.process === undefined ? {} : { selinuxLabel: input.selinux.process }),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Resources } from '../../cgroups/types.ts';
+import type { SelinuxLabels } from '../isolation/selinux.ts';
 import type { IdMapping, NamespaceOptions, SandboxConfig } from '../sandbox/config.ts';
 import { sandboxAnnotations } from './annotations.ts';
 import { noCapabilities } from './capabilities.ts';
@@ -42,6 +43,7 @@ export interface SandboxSpecInput {
   allowedAnnotations: readonly string[];
   /** From `loadSeccomp`; undefined: no filter. */
   seccomp: SeccompProfile | undefined;
+  selinux: SelinuxLabels;
 }
 
 /**
@@ -74,6 +76,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
       capabilities: noCapabilities(),
       noNewPrivileges: true,
       oomScoreAdj: oomScoreAdj(PAUSE_OOM_SCORE_ADJ, host.minOomScoreAdj),
+      ...(input.selinux.process === undefined ? {} : { selinuxLabel: input.selinux.process }),
     },
     root: { path: input.rootfs, readonly: true },
     mounts: [
@@ -100,6 +103,7 @@ export function buildSandboxSpec(input: SandboxSpecInput): Spec {
         [{ allow: false, access: 'rwm' }],
         host,
       ),
+      ...(input.selinux.mount === undefined ? {} : { mountLabel: input.selinux.mount }),
       readonlyPaths: ['/proc/sys', '/proc/sysrq-trigger', '/proc/irq', '/proc/bus', '/proc/fs'],
       ...(input.seccomp ? { seccomp: resolveSeccomp(input.seccomp, [], host) } : {}),
     },

@@ -36,6 +36,7 @@ export interface Process {
   /** What is not listed is inherited from the OCI runtime's caller. */
   rlimits?: Rlimit[];
   apparmorProfile?: string;
+  selinuxLabel?: string;
 }
 
 export interface ProcessUser {
@@ -151,6 +152,8 @@ export interface Linux {
   rootfsPropagation?: 'rshared' | 'rslave';
   /** Shares of cache and memory bandwidth (resctrl), for CDI devices that bring them. */
   intelRdt?: object;
+  /** SELinux label of the file systems that the OCI runtime mounts. */
+  mountLabel?: string;
   maskedPaths?: string[];
   readonlyPaths?: string[];
 }

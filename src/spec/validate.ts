@@ -2,14 +2,13 @@ import { isIP } from 'node:net';
 import type { Resources } from '../../cgroups/types.ts';
 import { parseCdiName, requestedCdiDevices } from '../cdi/name.ts';
 import type { ContainerConfig, ContainerSecurity, Mount } from '../container/config.ts';
-import { BerthError, invalid } from '../errors.ts';
+import { invalid } from '../errors.ts';
 import type {
   DnsConfig,
   NamespaceOptions,
   PortMapping,
   SandboxConfig,
   SecurityProfile,
-  SelinuxOptions,
 } from '../sandbox/config.ts';
 import { differingFields } from '../util/differing-fields.ts';
 import { containerCapabilities } from './capabilities.ts';
@@ -58,7 +57,6 @@ export function validateSandboxConfig(config: SandboxConfig, root = 'config'): v
   checkGroups(security.supplementalGroups, field);
   checkProfile(security.seccomp, `${field}.seccomp`, true);
   if (security.apparmor !== undefined) checkProfile(security.apparmor, `${field}.apparmor`, false);
-  checkSelinux(security, `${field}.selinux_options`);
   podSysctls(config);
   checkResources(config.overhead ?? {}, `${root}.linux.overhead`);
   checkResources(config.resources ?? {}, `${root}.linux.resources`);
@@ -206,27 +204,6 @@ function checkProfile(profile: SecurityProfile, field: string, isPath: boolean):
   if (isPath) checkAbsolute(profile.localhostRef, ref);
 }
 
-/**
- * Refuses a pod that insists on being confined by SELinux, whose labels berth does not set: running it without
- * would break what it was promised. `spc_t` is the type of what is not confined, which agents of the node ask
- * for on every node, SELinux or not; a privileged container is not confined either.
- *
- * Requests to relabel volumes are no insisting: the kubelet makes them for every volume of its own.
- */
-function checkSelinux(
-  { selinux, privileged }: { selinux?: SelinuxOptions; privileged: boolean },
-  field: string,
-): void {
-  if (selinux === undefined || privileged || selinux.type === 'spc_t') return;
-  const { user, role, type, level } = selinux;
-  const first = Object.entries({ user, role, type, level }).find(([, value]) => value !== '');
-  if (first === undefined) return;
-  throw new BerthError(
-    'unimplemented',
-    `${field}.${first[0]}: SELinux labels are not applied by berth; leave seLinuxOptions out, or ask for the type spc_t`,
-  );
-}
-
 function checkLogPath(path: string): void {
   if (path === '') return;
   const field = 'config.log_path';
@@ -276,7 +253,6 @@ function checkSecurity(sc: ContainerSecurity, sandbox: SandboxConfig): void {
   checkGroups(sc.supplementalGroups, field);
   checkProfile(sc.seccomp, `${field}.seccomp`, true);
   if (sc.apparmor !== undefined) checkProfile(sc.apparmor, `${field}.apparmor`, false);
-  checkSelinux(sc, `${field}.selinux_options`);
   containerCapabilities(sc.capabilities, sc.privileged, new Set());
   const lists = { masked_paths: sc.maskedPaths, readonly_paths: sc.readonlyPaths };
   for (const [name, paths] of Object.entries(lists)) {

@@ -99,6 +99,8 @@ export interface OverlayMount {
   target: string;
   /** Such as `index=off`, `metacopy=off`, `volatile`. */
   extraOptions?: string[];
+  /** What SELinux calls all files in it. */
+  selinuxLabel?: string;
   /** Mount flags such as MS_NODEV. */
   flags?: number;
 }
@@ -147,12 +149,14 @@ export function mountOverlay(overlay: OverlayMount): void {
 
 /** The option string, with the characters that separate options and layers escaped. Exported for tests. */
 export function overlayOptions(
-  overlay: Pick<OverlayMount, 'upperdir' | 'workdir' | 'extraOptions'>,
+  overlay: Pick<OverlayMount, 'upperdir' | 'workdir' | 'extraOptions' | 'selinuxLabel'>,
   lowerdirs: string[],
 ): string {
   const options = [`lowerdir=${lowerdirs.map((dir) => dir.replace(/[\\:,]/g, '\\$&')).join(':')}`];
   if (overlay.upperdir !== undefined) options.push(`upperdir=${overlay.upperdir.replace(/[\\,]/g, '\\$&')}`);
   if (overlay.workdir !== undefined) options.push(`workdir=${overlay.workdir.replace(/[\\,]/g, '\\$&')}`);
+  // Quoted, as levels have commas.
+  if (overlay.selinuxLabel !== undefined) options.push(`context="${overlay.selinuxLabel}"`);
   return [...options, ...(overlay.extraOptions ?? [])].join(',');
 }
 

@@ -283,7 +283,7 @@ describe('CreateContainer refuses, naming the field, and leaves nothing:', () =>
     [
       'an SELinux type',
       linux({ selinux_options: { type: 'container_t', level: 's0:c1,c2' } }),
-      /security_context\.selinux_options\.type: SELinux labels are not applied/,
+      /security_context\.selinux_options\.type: SELinux labels cannot be set: this host has no SELinux/,
       'unimplemented',
     ],
     ['a CDI device without a class', { CDI_devices: [{ name: 'v=d' }] }, /^config\.CDI_devices\[0\]\.name: /],

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ContainerConfig } from '../../proto/gen/runtime/v1/ContainerConfig.ts';
 import type { LinuxContainerSecurityContext } from '../../proto/gen/runtime/v1/LinuxContainerSecurityContext.ts';
 import { Berthd } from '../support/berthd.ts';
+import { start as startCli } from '../support/cli.ts';
 import { IDLE, OWN_PID, type Pod, Pods, refusal, SHARED_PID, sh } from '../support/pods.ts';
 
 let berthd: Berthd;
@@ -123,6 +124,13 @@ describe('a CDI device', () => {
     expect(await prints(pod, 'echo $SAYS', cdi('one'))).toBe('third');
     await writeFile(path.join(dirs[1], 'a.json'), '{"kind":');
     expect(await prints(pod, 'echo $SAYS', cdi('one'))).toBe('first');
+    const broken = expect.stringContaining(`${path.join(dirs[1], 'a.json')}: `);
+    const { info } = await berthd.client.runtime('Status', { verbose: true });
+    expect(JSON.parse(info.cdi ?? '')).toEqual({
+      files: [path.join(dirs[0], 'a.json')],
+      problems: [broken],
+    });
+    expect((await startCli(berthd.endpoint, ['info'])).stdout).toMatch(/^CDI: +\S+run\/a\.json: /m);
     await rm(path.join(dirs[0], 'a.json'));
     expect((await refusal(create())).message).toMatch(/no CDI device \S+ \(unusable: \S+\/run\/a\.json: /);
   });

@@ -3,6 +3,8 @@ import type { LinuxContainerResources } from '../../proto/gen/runtime/v1/LinuxCo
 import { installBerth } from '../node/berth.ts';
 import { leftovers } from '../node/leftovers.ts';
 import { Node } from '../node/node.ts';
+import { describeSelinux } from '../node/selinux.ts';
+import { loadPolicy } from '../node/selinux-policy.ts';
 import { IDLE, OWN_PID, Pods } from '../support/pods.ts';
 
 /** See node-v2.test.ts. */
@@ -22,8 +24,11 @@ let node: Node;
 let pods: Pods;
 
 beforeAll(async () => {
-  const kernelArgs = 'systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0';
+  // SELinux is tested here, so that it takes no boot of its own.
+  const kernelArgs =
+    'systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0 security=selinux';
   node = await Node.boot({ kernelArgs });
+  await loadPolicy(node);
   pods = new Pods({ client: node.client, dir: '/var/log/pods', cgroupParent: SLICE });
   await installBerth(node);
   await node.sh(`systemctl start ${SLICE}`);
@@ -44,6 +49,8 @@ async function limits(id: string): Promise<string[]> {
 function command(args: string[], resources: LinuxContainerResources) {
   return { command: args, linux: { resources, security_context: OWN_PID } };
 }
+
+describeSelinux(() => ({ node, pods }), TEST_MS);
 
 describe('the hybrid hierarchy with systemd', { timeout: TEST_MS }, () => {
   it('keeps limits on v1, also changed ones, when systemd reads its units again', async () => {

@@ -3,6 +3,7 @@ import { sharesToWeight } from '../../cgroups/index.ts';
 import type { LinuxContainerResources } from '../../proto/gen/runtime/v1/LinuxContainerResources.ts';
 import { describeAppArmor } from '../node/apparmor.ts';
 import { answers, INSTALLED, installBerth, journal } from '../node/berth.ts';
+import { describeIsolation, VIEW_CONFIG } from '../node/isolation.ts';
 import { leftovers } from '../node/leftovers.ts';
 import { Node } from '../node/node.ts';
 import { IDLE, OWN_PID, type Pod, Pods, parseLog, refusal, SHARED_PID, sh, until } from '../support/pods.ts';
@@ -23,7 +24,10 @@ let pods: Pods;
 beforeAll(async () => {
   node = await Node.boot();
   pods = new Pods({ client: node.client, dir: '/var/log/pods', cgroupParent: SLICE });
-  await installBerth(node, { dropIn: '[Service]\nWatchdogSec=15s\n' });
+  await installBerth(node, {
+    config: `log_level = "debug"\n${VIEW_CONFIG}`,
+    dropIn: '[Service]\nWatchdogSec=15s\n',
+  });
   // The kubelet makes a pod's slice, with limits of its own, before it asks for the sandbox.
   await node.sh(`systemctl start ${SLICE} && systemctl set-property --runtime ${SLICE} MemoryMax=512M`);
 }, BUILD_MS);
@@ -288,6 +292,8 @@ describe('cgroup v2 with systemd', { timeout: TEST_MS }, () => {
     expect(ran.stdout).toMatch(/Tests +\d+ passed/);
   });
 });
+
+describeIsolation(() => ({ node, pods }), TEST_MS);
 
 describeAppArmor(() => ({ node, pods }), TEST_MS);
 

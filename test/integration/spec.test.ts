@@ -147,6 +147,7 @@ beforeAll(async () => {
   pinNamespaces(join(dir, 'ns'), ['net', 'uts', 'ipc'], () => setHostname('spec-pod'));
   const spec = buildSandboxSpec({
     allowedAnnotations: [],
+    selinux: {},
     id: TAG,
     config: sandboxConfig(
       {

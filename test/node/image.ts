@@ -176,8 +176,8 @@ async function configureGuest(root: string): Promise<void> {
   await writeFile(path.join(root, 'etc/machine-id'), `${'b'.repeat(32)}\n`);
   await writeFile(
     path.join(root, 'etc/fstab'),
-    'LABEL=berth-code /usr/local/lib/berth ext4 nofail,noatime,x-systemd.device-timeout=30s 0 0\n' +
-      'LABEL=berth-modules /usr/local/lib/berth/node_modules ext4 nofail,noatime,x-systemd.device-timeout=30s 0 0\n',
+    'LABEL=berth-code /usr/local/lib/berth ext4 nofail,noatime,x-systemd.device-timeout=120s 0 0\n' +
+      'LABEL=berth-modules /usr/local/lib/berth/node_modules ext4 nofail,noatime,x-systemd.device-timeout=120s 0 0\n',
   );
   await mkdir(path.join(root, 'usr/local/lib/berth'), { recursive: true });
   for (const unit of MASKED) await exec('ln', ['-sf', '/dev/null', path.join(units, unit)]);

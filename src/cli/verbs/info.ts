@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { z } from 'zod';
 import { kindOf } from '../../errors.ts';
 import type { Context } from '../context.ts';
 import { printable, writeJson } from '../output.ts';
@@ -48,6 +49,7 @@ async function info(context: Context): Promise<void> {
     ]),
     ...handlerLine(status.runtime_handlers.map(({ name }) => name)),
   ];
+  lines.push(...cdiProblems(parseInfo(status.info).cdi));
   if (node) {
     lines.push(
       ['Pods', node.sandboxes],
@@ -67,6 +69,14 @@ async function info(context: Context): Promise<void> {
   const width = Math.max(...lines.map(([name]) => name.length)) + 2;
   const text = lines.map(([name, value]) => `${`${name}:`.padEnd(width)} ${printable(value)}\n`);
   context.stdout.write(text.join(''));
+}
+
+const cdiSchema = z.object({ problems: z.array(z.string()) });
+
+/** Files for device plugins' devices that cannot be used; daemons other than berthd tell nothing of them. */
+function cdiProblems(cdi: unknown): [string, string][] {
+  const { data } = cdiSchema.safeParse(cdi);
+  return (data?.problems ?? []).map((problem) => ['CDI', problem]);
 }
 
 /** The default handler is also listed under the empty name. */

@@ -14,6 +14,7 @@ const DEFAULTS = {
   cgroup_driver: 'auto',
   pinned_images: [],
   seccomp_profile: '/usr/share/containers/seccomp.json',
+  selinux: true,
   default_ulimits: [],
   cdi_spec_dirs: ['/etc/cdi', '/var/run/cdi'],
   conmon: '/usr/bin/conmon',
@@ -52,6 +53,7 @@ default_runtime = "crun-1.8"
 cgroup_driver = "systemd"
 pinned_images = ["registry/pause:*"]
 seccomp_profile = "/sec"
+selinux = false
 default_ulimits = ["nofile=1024:524288", "core=0"]
 cdi_spec_dirs = ["/cdi"]
 conmon = "/conmon"
@@ -117,6 +119,7 @@ resource_view = true
       cgroup_driver: 'systemd',
       pinned_images: ['registry/pause:*'],
       seccomp_profile: '/sec',
+      selinux: false,
       default_ulimits: ['nofile=1024:524288', 'core=0'],
       cdi_spec_dirs: ['/cdi'],
       conmon: '/conmon',

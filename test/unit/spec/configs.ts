@@ -164,6 +164,7 @@ export function containerInput(over: Partial<ContainerSpecInput> = {}): Containe
     hostDevices: [],
     seccomp: undefined,
     apparmor: undefined,
+    selinux: {},
     rlimits: [],
     missing: {},
     allowedAnnotations: [],

@@ -26,6 +26,7 @@ describe('buildSandboxSpec', () => {
     rootfs: '/sb/rootfs',
     host: hostFacts({ minOomScoreAdj: -1000 }),
     seccomp: undefined,
+    selinux: {},
     allowedAnnotations: [],
     ...over,
   });
@@ -207,6 +208,18 @@ describe('buildContainerSpec', () => {
     expect(spec.process).toMatchObject({ terminal: true, noNewPrivileges: true });
     expect(spec.root.readonly).toBe(true);
     expect(spec.linux.seccomp?.defaultAction).toBe('SCMP_ACT_ALLOW');
+  });
+
+  test('SELinux labels are those of the process and of its mounts', async () => {
+    const selinux = { process: 'u:r:p:s0', mount: 'u:r:m:s0' };
+    const spec = await build({}, {}, { selinux });
+    expect(spec.process.selinuxLabel).toBe('u:r:p:s0');
+    expect(spec.linux.mountLabel).toBe('u:r:m:s0');
+    const none = await build();
+    expect([none.process, none.linux].flatMap(Object.keys)).not.toEqual(
+      expect.arrayContaining(['selinuxLabel']),
+    );
+    expect(none.linux).not.toHaveProperty('mountLabel');
   });
 
   test('the AppArmor profile is that of the process', async () => {

@@ -225,21 +225,4 @@ describe('validateContainerConfig', () => {
       /^invalid config\.annotations\["cdi\.k8s\.io\/x"\]: /,
     );
   });
-
-  test('SELinux: what would confine is refused, what confines nothing is not', () => {
-    const none = { user: '', role: '', type: '', level: '' };
-    const field = 'config\\.linux\\.security_context\\.selinux_options';
-    const pod = sandboxConfig({}, { privileged: true });
-    for (const selinux of [none, { ...none, type: 'spc_t', level: 's0' }])
-      expect(check(containerConfig({}, { selinux }))).toBe('accepted');
-    const level = { ...none, level: 's0:c1,c2' };
-    expect(check(containerConfig({}, { selinux: level, privileged: true }), pod)).toBe('accepted');
-    expect(check(containerConfig({}, { selinux: level }))).toMatch(
-      new RegExp(`^unimplemented ${field}\\.level: `),
-    );
-    const type = { ...level, type: 'container_t' };
-    expect(refusal(() => validateSandboxConfig(sandboxConfig({}, { selinux: type })))).toMatch(
-      new RegExp(`^unimplemented ${field}\\.type: `),
-    );
-  });
 });

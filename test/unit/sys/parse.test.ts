@@ -46,6 +46,12 @@ describe('overlayOptions', () => {
       overlayOptions({ upperdir: '/u,1', workdir: '/w:1', extraOptions: ['index=off'] }, ['/a:b', '/c\\d']),
     ).toBe('lowerdir=/a\\:b:/c\\\\d,upperdir=/u\\,1,workdir=/w:1,index=off');
   });
+
+  it('quotes an SELinux label, whose categories have commas', () => {
+    expect(overlayOptions({ selinuxLabel: 'u:r:t:s0:c1,c2' }, ['/a', '/b'])).toBe(
+      'lowerdir=/a:/b,context="u:r:t:s0:c1,c2"',
+    );
+  });
 });
 
 describe('parseProcessStat', () => {
