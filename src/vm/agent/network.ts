@@ -19,10 +19,11 @@ export async function configureInterfaces(interfaces: readonly GuestInterface[])
     netlink.setLink(await indexOf('lo'), { up: true });
     const indexes = new Map<string, number>();
     for (const wanted of interfaces) {
-      const index = await findByMac(wanted.mac);
+      const { index, name } = await findByMac(wanted.mac);
       indexes.set(wanted.name, index);
       inStep(wanted, () => {
-        netlink.setLink(index, { name: wanted.name, up: false });
+        // Taking it down would take its routes away, and connections with them.
+        if (name !== wanted.name) netlink.setLink(index, { name: wanted.name, up: false });
         netlink.setLink(index, { mtu: wanted.mtu, up: true });
         for (const address of wanted.addresses) netlink.addAddress(index, parseNetwork(address));
       });
@@ -67,11 +68,13 @@ function inStep(wanted: GuestInterface, work: () => void): void {
   }
 }
 
-async function findByMac(mac: string): Promise<number> {
+async function findByMac(mac: string): Promise<{ index: number; name: string }> {
   const giveUp = performance.now() + APPEAR_MS;
   for (;;) {
     for (const name of await readdir(INTERFACES)) {
-      if ((await readFile(`${INTERFACES}/${name}/address`, 'utf8')).trim() === mac) return indexOf(name);
+      if ((await readFile(`${INTERFACES}/${name}/address`, 'utf8')).trim() === mac) {
+        return { index: await indexOf(name), name };
+      }
     }
     if (performance.now() > giveUp)
       throw new BerthError('unavailable', `no network card has the address ${mac}`);

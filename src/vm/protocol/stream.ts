@@ -1,7 +1,9 @@
+import { HEADER_BYTES } from './frame.ts';
+
 /** What either side may send of a stream before the other has granted more, bytes. */
 export const INITIAL_CREDIT = 256 * 1024;
-/** The longest piece of a stream in one frame: so short that a call waits for no more than one. */
-export const MAX_DATA_BYTES = 32 * 1024;
+/** The longest piece of a stream in one frame: so short that a call waits for no more than one, and as virtio-serial takes at a time. */
+export const MAX_DATA_BYTES = 32 * 1024 - HEADER_BYTES;
 /** Granted credit is told when this much has come together: a frame for each chunk would double the traffic. */
 const GRANT_BYTES = INITIAL_CREDIT / 4;
 
