@@ -7,32 +7,22 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readVmMemory } from '../../src/vm/memory.ts';
 import { connectNetwork, type VmNetwork } from '../../src/vm/network/connect.ts';
 import { type ImageType, makeImage } from '../../src/vm/storage/image.ts';
+import { type Cable, layCable } from '../support/cable.ts';
 import { bootGuest, type Guest } from '../support/guest.ts';
 
 const exec = promisify(execFile);
 const MIB = 1n << 20n;
 
 let dir: string;
-let pod: string;
-let peer: string;
+let cable: Cable;
 let network: VmNetwork | undefined;
 let guest: Guest;
 
 /** One machine for all tests, its pod's network namespace joined to another by a cable. */
 beforeAll(async () => {
   dir = await mkdtemp(path.join(tmpdir(), 'berth-vmdev-'));
-  [pod, peer] = [`${path.basename(dir)}-pod`, `${path.basename(dir)}-peer`];
-  for (const name of [pod, peer]) await exec('ip', ['netns', 'add', name]);
-  await exec('ip', ['link', 'add', 'eth0', 'netns', pod, 'type', 'veth', 'peer', 'eth0', 'netns', peer]);
-  for (const [name, last] of [
-    [pod, 2],
-    [peer, 1],
-  ] as const) {
-    await exec('ip', ['-n', name, 'link', 'set', 'eth0', 'mtu', '1400', 'up']);
-    await exec('ip', ['-n', name, 'address', 'add', `10.7.0.${last}/24`, 'dev', 'eth0']);
-    await exec('ip', ['-n', name, 'address', 'add', `fd07::${last}/64`, 'dev', 'eth0', 'nodad']);
-  }
-  const netns = `/run/netns/${pod}`;
+  cable = await layCable(path.basename(dir));
+  const netns = `/run/netns/${cable.pod}`;
   network = await connectNetwork({ netns, model: 'tcfilter', dir }, soon());
   guest = await bootGuest({ netns, nics: network.nics, maxVcpus: 2, maxMemoryBytes: 512n * MIB });
   await guest.client.call('configure', {
@@ -48,7 +38,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await guest?.close();
   await network?.close();
-  for (const name of [pod, peer]) await exec('ip', ['netns', 'delete', name]).catch(() => {});
+  await cable?.close();
   await rm(dir, { recursive: true, force: true });
 });
 
@@ -59,7 +49,7 @@ describe('a machine with devices', () => {
     'answers at the address of its pod, %s, frames of any size',
     async (to) => {
       const { stdout } = await exec('ip', [
-        ...['netns', 'exec', peer, 'busybox', 'ping', '-c3', '-W5', '-s1300', to],
+        ...['netns', 'exec', cable.peer, 'busybox', 'ping', '-c3', '-W5', '-s1300', to],
       ]);
       expect(stdout).toMatch(/3 packets received, 0% packet loss/);
     },

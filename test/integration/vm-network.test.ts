@@ -6,35 +6,27 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connectNetwork, type NetworkModel, type VmNetwork } from '../../src/vm/network/connect.ts';
+import { type Cable, layCable } from '../support/cable.ts';
 
 const exec = promisify(execFile);
 
 let dir: string;
-/** Names of two network namespaces with a cable between them: the pod's as CNI leaves it, and its peer. */
+let cable: Cable;
+/** Names of its network namespaces. */
 let pod: string;
 let peer: string;
 let network: VmNetwork | undefined;
 
 beforeEach(async () => {
   dir = await mkdtemp(path.join(tmpdir(), 'berth-vmnet-'));
-  [pod, peer] = [`${path.basename(dir)}-pod`, `${path.basename(dir)}-peer`];
   network = undefined;
-  for (const name of [pod, peer]) await exec('ip', ['netns', 'add', name]);
-  await exec('ip', ['link', 'add', 'eth0', 'netns', pod, 'type', 'veth', 'peer', 'eth0', 'netns', peer]);
-  for (const [name, last] of [
-    [pod, 2],
-    [peer, 1],
-  ] as const) {
-    await ip(name, 'link set eth0 mtu 1400 up');
-    await ip(name, `address add 10.7.0.${last}/24 dev eth0`);
-    await ip(name, `address add fd07::${last}/64 dev eth0 nodad`);
-  }
-  await ip(pod, 'route add default via 10.7.0.1');
+  cable = await layCable(path.basename(dir));
+  ({ pod, peer } = cable);
 });
 
 afterEach(async () => {
   await network?.close();
-  for (const name of [pod, peer]) await exec('ip', ['netns', 'delete', name]);
+  await cable.close();
   await rm(dir, { recursive: true });
 });
 

@@ -99,11 +99,9 @@ describe('QEMU', () => {
     await vm.stop(soon());
   });
 
-  it('adds processors up to the maximum and tells what there is', async () => {
+  it('tells what there is, and refuses more than the machine was made for', async () => {
     const vm = await start();
-    const { memoryBytes } = await vm.resize({}, soon());
-    expect(memoryBytes).toBe(128n * MIB);
-    expect((await vm.resize({ vcpus: 2 }, soon())).vcpus).toBe(2);
+    expect(await vm.resize({}, soon())).toEqual({ vcpus: 1, memoryBytes: 128n * MIB });
     await expect(vm.resize({ vcpus: 3 }, soon())).rejects.toMatchObject({ kind: 'invalid' });
     await expect(vm.resize({ memoryBytes: 1024n * MIB }, soon())).rejects.toMatchObject({ kind: 'invalid' });
   });

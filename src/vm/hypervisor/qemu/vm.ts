@@ -13,10 +13,13 @@ import type { Qmp, QmpEvent } from './qmp.ts';
 
 /** For reading the last words of a guest that has ended, milliseconds. */
 const WORDS_MS = 2_000;
+/** Until the guest has noticed processors that were added, milliseconds. */
+const NOTICE_MS = 3_000;
 /** Until the guest has taken or given memory, and how often that is asked, milliseconds. */
 const MEMORY_MS = 30_000;
 const MEMORY_POLL_MS = 100;
 
+const cpuReport = z.object({ info: z.object({ 'slot-type': z.literal('CPU') }) });
 const status = z.object({ status: z.string(), running: z.boolean() });
 const hotpluggable = z.array(
   z.object({
@@ -119,10 +122,30 @@ export class QemuVm implements Vm {
     }
     // QEMU lists them from the highest to the lowest.
     const free = slots.filter((slot) => slot['qom-path'] === undefined).reverse();
-    for (const { type, props } of free.slice(0, wanted - present)) {
+    const added = free.slice(0, wanted - present);
+    const noticed = this.#guestNotices(added.length);
+    for (const { type, props } of added) {
       await qmp.execute('device_add', { driver: type, ...props }, { signal });
     }
+    await orAborted(noticed, signal);
     return wanted;
+  }
+
+  /**
+   * Resolves when the guest's firmware interface has reported on so many processors (ACPI's _OST), before which
+   * the guest cannot use them; or after a while, as a guest that boots does not report.
+   */
+  async #guestNotices(count: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let left = count;
+    const unlisten = this.#parts.qmp.onEvent(({ name, data }) => {
+      if (name === 'ACPI_DEVICE_OST' && cpuReport.safeParse(data).success && --left <= 0) resolve();
+    });
+    const timer = setTimeout(resolve, NOTICE_MS);
+    await promise.finally(() => {
+      clearTimeout(timer);
+      unlisten();
+    });
   }
 
   async #resizeMemory(wanted: bigint | undefined, signal: AbortSignal): Promise<bigint> {
