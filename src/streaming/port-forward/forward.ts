@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { type Duplex, finished, type Writable } from 'node:stream';
-import { messageOf } from '../../errors.ts';
+import { isErrno, messageOf } from '../../errors.ts';
 
 /** Connects to a port of the pod's loopback. @throws when nothing listens there */
 export type DialPort = (port: number) => Promise<Socket>;
@@ -42,9 +42,19 @@ async function join(data: Duplex, socket: Socket): Promise<void> {
     else finished(data, { readable: false }, () => data.destroy());
   });
   data.once('close', () => {
-    if (!data.readableEnded) socket.resetAndDestroy();
+    if (!data.readableEnded) abandon(socket);
     else if (!socket.readableEnded) socket.destroy();
   });
   if (data.destroyed) socket.destroy();
   await over.promise;
+}
+
+/** With a reset where there is such a thing: the way into a virtual machine is a unix socket. */
+function abandon(socket: Socket): void {
+  try {
+    socket.resetAndDestroy();
+  } catch (e: unknown) {
+    if (!isErrno(e, 'ERR_INVALID_HANDLE_TYPE')) throw e;
+    socket.destroy();
+  }
 }
