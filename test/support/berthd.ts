@@ -11,7 +11,7 @@ import { listMounts, unmount } from '../../src/sys/mount.ts';
 import { BUSYBOX, busyboxArchive } from './busybox.ts';
 import { writeBridgeNetwork } from './cni.ts';
 import { killCgroup, removeCgroups, removeLink } from './host.ts';
-import { leftovers } from './leaks.ts';
+import { endProcesses, leftovers } from './leaks.ts';
 import { SHIM_HANDLER, SHIM_TABLES } from './shim.ts';
 import { accepting } from './socket.ts';
 
@@ -176,8 +176,8 @@ export class Berthd {
     }
     await this.stop();
     this.client.close();
-    // A daemon that died before it could remove its pods leaves their processes.
-    left.push(...(await killCgroup(this.cgroupParent)));
+    // A daemon that died before it could remove its pods leaves their processes, and its helpers.
+    left.push(...(await killCgroup(this.cgroupParent)), ...(await endProcesses(this)));
     for (const mount of listMounts(this.dir).reverse()) {
       left.push(`mount after the end: ${mount.mountpoint}`);
       unmount(mount.mountpoint, { lazy: true });

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isErrno } from '../../src/errors.ts';
 import { helperMark } from '../../src/sys/helpers.ts';
 import { listMounts } from '../../src/sys/mount.ts';
 import type { Berthd } from './berthd.ts';
@@ -71,6 +72,19 @@ async function processes({ dir, cgroupParent }: Owner, daemonPid: number): Promi
     if (isOurs) found.push(`${pid}: ${line}`);
   }
   return found;
+}
+
+/** Kills what is left of a daemon that has ended. @returns one line each */
+export async function endProcesses(owner: Owner): Promise<string[]> {
+  const left = await processes(owner, 0);
+  for (const line of left) {
+    try {
+      process.kill(Number.parseInt(line, 10), 'SIGKILL');
+    } catch (e: unknown) {
+      if (!isErrno(e, 'ESRCH')) throw e;
+    }
+  }
+  return left.map((line) => `process after the end: ${line}`);
 }
 
 async function isHelperIn(pid: number, dir: string): Promise<boolean> {
