@@ -32,7 +32,7 @@ async function main(): Promise<number> {
   const out = new Console(process.stdout);
   const interrupted = listen(out);
   const done = await show(out, interrupted);
-  const name = SIGNALS.find((signal) => signal === interrupted.reason);
+  const name = ([...SIGNALS, 'SIGPIPE'] as const).find((signal) => signal === interrupted.reason);
   if (name !== undefined) return 128 + constants.signals[name];
   if (done) out.line(`\nDone in ${((Date.now() - begin) / 1000).toFixed(1)} s.`);
   return done ? 0 : 1;

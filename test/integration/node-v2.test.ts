@@ -389,10 +389,11 @@ describe('the systemd unit', { timeout: TEST_MS }, () => {
     await goOn(await pods.everything());
   });
 
-  it("notices when the kubelet's slice is stopped under a pod", async () => {
+  it("notices the ends of containers when the kubelet's slice is stopped under a pod", async () => {
     await node.sh(`systemctl kill -s KILL ${SLICE} && systemctl stop ${SLICE}`);
     expect((await pods.ended(idleId)).exit_code).toBe(137);
-    await until('the pod is not ready', async () => (await pods.podStatus(pod)).state === 'SANDBOX_NOTREADY');
+    // Its namespaces are still there for the containers that the kubelet starts next.
+    expect((await pods.podStatus(pod)).state).toBe('SANDBOX_READY');
     await pods.stopPod(pod);
     await pods.removePod(pod);
     expect(await leftovers(node)).toEqual([]);
