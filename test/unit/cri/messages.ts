@@ -1,3 +1,4 @@
+import type { Method } from '../../../proto/codec.ts';
 import { loadProtos } from '../../../proto/load.ts';
 
 const { runtimeService, imageService } = loadProtos();
@@ -20,9 +21,9 @@ export function received<K extends 'RunPodSandbox' | 'CreateContainer' | 'ListCo
   request: RequestOf<K>,
 ): Received<K> {
   const definition = runtimeService[method];
-  // biome-ignore lint/suspicious/noExplicitAny: TypeScript does not follow the method's types through the key.
-  const { requestSerialize, requestDeserialize } = definition as any;
-  return requestDeserialize(requestSerialize(request));
+  // TypeScript does not follow the method's types through the key.
+  const { requestSerialize, requestDeserialize } = definition as Method;
+  return requestDeserialize(requestSerialize(request as object)) as Received<K>;
 }
 
 /** An answer as a client gets it when a handler has given this one. */
