@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { isErrno } from '../errors.ts';
 import { check, declare } from './libc.ts';
 
@@ -46,13 +47,21 @@ export function reap(pidfd: number): number | undefined {
 }
 
 /**
+ * Looks at which a process must have ended to count as nobody's: its OCI runtime may still be on its way to tell who
+ * it is, on a busy machine for a second or two.
+ */
+const LOOKS = 4;
+
+/**
  * Reaps what nobody waits for: children of commands that were run in a container with the host's PID
  * namespace, or what a killed helper left. Node waits for its own children by pid within moments, and
- * `waitForOrphan` for its; so what is found ended at two looks in a row has nobody.
+ * `waitForOrphan` for its; so what is found ended again and again has nobody. All of it is reaped at once: a
+ * container cannot end as long as one such process is in its PID namespace (pid_namespaces(7)).
  */
 export class OrphanSweeper {
   readonly #timer: NodeJS.Timeout;
-  #suspect = 0;
+  /** At how many looks in a row each has been found. */
+  #suspects = new Map<number, number>();
 
   constructor(intervalMs: number) {
     this.#timer = setInterval(() => this.look(), intervalMs);
@@ -61,18 +70,37 @@ export class OrphanSweeper {
 
   /** One look; public for tests. */
   look(): void {
-    for (;;) {
-      const pid = wait(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT)?.pid ?? 0;
-      if (pid === 0 || pid !== this.#suspect) {
-        this.#suspect = pid;
-        return;
+    const found = new Map<number, number>();
+    // There is hardly ever one, and this alone tells without reading files.
+    if (endedChild() !== undefined) {
+      for (const pid of endedChildren()) {
+        const looks = (this.#suspects.get(pid) ?? 0) + 1;
+        if (looks >= LOOKS) reapChild(pid);
+        else found.set(pid, looks);
       }
-      wait(P_PID, pid, WEXITED | WNOHANG);
     }
+    this.#suspects = found;
   }
 
   close(): void {
     clearInterval(this.#timer);
+  }
+}
+
+/** All children that have ended and are not reaped; each thread has children of its own (proc_pid_tid_children(5)). */
+function endedChildren(): number[] {
+  const pids = readdirSync('/proc/self/task').flatMap((thread) =>
+    readOrEmpty(`/proc/self/task/${thread}/children`).split(' ').filter(Boolean),
+  );
+  return pids.filter((pid) => /\) Z /.test(readOrEmpty(`/proc/${pid}/stat`))).map(Number);
+}
+
+/** A thread or process may go at any moment. */
+function readOrEmpty(file: string): string {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch {
+    return '';
   }
 }
 
