@@ -75,7 +75,8 @@ describe('berth exec', () => {
   });
 
   it('gives the command this terminal’s size with -t, all keys, and gives the terminal back', async () => {
-    const command = `${BERTH} exec -it ${idle} -- sh -c 'stty size; echo ready; read -n 1 k; echo "key $k"; exit 3'`;
+    // The size may come a moment after the command has started; stty fails until then.
+    const command = `${BERTH} exec -it ${idle} -- sh -c 'until stty size 2>/dev/null; do :; done; echo ready; read -n 1 k; echo "key $k"; exit 3'`;
     let typed = false;
     const shown = await inTerminal(`stty -g; ${command}; echo "status $?"; stty -g`, env(), (typist) => {
       if (typed || !typist.shown.includes('ready')) return;
