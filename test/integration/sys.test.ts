@@ -310,8 +310,9 @@ describe('orphans', () => {
       import { readFileSync } from 'node:fs';
       becomeSubreaper();
       const poller = new Poller();
+      // A shell that still lives would reap it; $$ is the shell's pid in what it forks, too.
       const orphan = (script) =>
-        Number(execFileSync('sh', ['-c', '(' + script + ') >/dev/null 2>&1 & echo $!'], { encoding: 'utf8' }));
+        Number(execFileSync('sh', ['-c', '(while kill -0 $$; do :; done; ' + script + ') >/dev/null 2>&1 & echo $!'], { encoding: 'utf8' }));
       const state = (pid) => { try { return /State:\\s+(\\w)/.exec(readFileSync('/proc/' + pid + '/status'))[1]; } catch { return 'gone'; } };
       const until = async (look) => { while (!look()) await new Promise((r) => setTimeout(r, 5)); };
       ${body}
