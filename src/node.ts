@@ -1,4 +1,4 @@
-import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { access, type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { defaultDriver, detectCgroups } from '../cgroups/index.ts';
 import type { CgroupMode } from '../cgroups/types.ts';
@@ -98,6 +98,15 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
   await rm(paths.execs, { recursive: true, force: true });
   // Namespaces are pinned below it: see there why it is a mount of its own.
   prepareNamespaceDir(paths.sandboxes);
+  try {
+    return await startParts(config, log, paths, lock);
+  } catch (e: unknown) {
+    releaseNamespaceDir(paths.sandboxes);
+    throw e;
+  }
+}
+
+async function startParts(config: Config, log: Logger, paths: Paths, lock: FileHandle): Promise<Node> {
   const db = new Database(paths.database);
   const poller = new Poller();
   const sweeper = new OrphanSweeper(SWEEP_MS);
@@ -136,7 +145,7 @@ export async function startNode(config: Config, log: Logger): Promise<Node> {
     services.cni.close();
     watcher.close();
     await poller.close();
-    if ([...services.sandboxes.values()].length === 0) releaseNamespaceDir(paths.sandboxes);
+    releaseNamespaceDir(paths.sandboxes);
     db.close();
     await lock.close();
   };

@@ -66,8 +66,9 @@ export function prepareNamespaceDir(dir: string): void {
   mount(null, dir, null, MS_SHARED);
 }
 
-/** Undoes `prepareNamespaceDir` and removes the directory when it is empty. Repeatable. */
+/** Undoes `prepareNamespaceDir`, unless mounts are in it, and removes the directory when it is empty. Repeatable. */
 export function releaseNamespaceDir(dir: string): void {
+  if (listMounts(dir).some(({ mountpoint }) => mountpoint !== dir)) return;
   unmount(dir, { lazy: true });
   removeDirectory(dir);
 }

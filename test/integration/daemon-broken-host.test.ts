@@ -1,8 +1,10 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { MS_RDONLY, mount, unmount } from '../../src/sys/mount.ts';
+import { listMounts, MS_RDONLY, mount, unmount } from '../../src/sys/mount.ts';
 import { Berthd } from '../support/berthd.ts';
 import { DeadFileSystem } from '../support/fuse.ts';
 import { leftovers } from '../support/leaks.ts';
@@ -105,6 +107,28 @@ describe('a log directory that cannot be written', () => {
       unmount(at, { lazy: true });
     }
     expect(await leftovers(berthd)).toEqual([]);
+  });
+});
+
+describe('a start that fails leaves no mount', () => {
+  it.each([
+    ['metrics', 'enabled = true\n'],
+    ['streaming', ''],
+  ])('when the port of %s is taken', async (table, keys) => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const { port } = taken.address() as AddressInfo;
+    const other = await Berthd.prepare({ tables: `[${table}]\n${keys}port = ${port}` });
+    try {
+      // It may answer for a moment before it listens for streams.
+      await other.start().catch(() => {});
+      await until('it has ended', async () => !other.isRunning);
+      expect(await other.log()).toMatch(new RegExp(`^berthd: .*${port}`, 'm'));
+      expect(listMounts(other.dir)).toEqual([]);
+    } finally {
+      taken.close();
+      await other.close();
+    }
   });
 });
 

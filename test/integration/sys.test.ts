@@ -136,6 +136,8 @@ describe('namespaces', () => {
       join(pods, 'a/net'),
       join(pods, 'a/uts'),
     ]);
+    releaseNamespaceDir(pods);
+    expect(listMounts(pods)).toHaveLength(3);
     unpinNamespaces(join(pods, 'a'));
     expect(listMounts(pods).map((m) => m.mountpoint)).toEqual([pods]);
     releaseNamespaceDir(pods);
