@@ -135,9 +135,9 @@ async function recoverContainer(s: Services, container: ContainerRecord): Promis
   switch (containerRecovery(container, sameBoot, alive)) {
     case 'watch':
       watchContainer(s, container.id);
-      if (container.startedAt === undefined) await noteStart(s, container);
       // The first list after the start must not show it running.
       if (await runtime?.hasEnded?.(container)) await toldSoon(s, container.id);
+      else if (container.startedAt === undefined) await noteStart(s, container);
       return;
     case 'ended':
       await noteExit(s, container.id);

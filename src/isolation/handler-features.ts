@@ -1,5 +1,6 @@
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import type { Config } from '../config/schema.ts';
+import { fileIdentity } from '../sys/file-identity.ts';
 import {
   type MissingFeatures,
   missingFeatures,
@@ -57,26 +58,17 @@ export class HandlerFeatures {
   }
 }
 
-/** Changes with everything that the answers depend on: a program that is put in another's place has another inode. */
+/** Changes with everything that the answers depend on. */
 async function keyOf({ runtimes, root, bootId }: FeatureSources): Promise<string> {
   const programs = await Promise.all(
     Object.entries(runtimes).map(async ([name, { type, path }]) => [
       name,
       type,
       path,
-      await identityOf(path),
+      await fileIdentity(path),
     ]),
   );
-  return JSON.stringify([bootId, await identityOf(root), programs]);
-}
-
-async function identityOf(path: string): Promise<unknown> {
-  if (path === '') return null;
-  return stat(path, { bigint: true }).then(
-    // Of a directory only what says which one it is.
-    (s) => [s.dev, s.ino, ...(s.isDirectory() ? [] : [s.size, s.mtimeNs])].map(String),
-    () => null,
-  );
+  return JSON.stringify([bootId, await fileIdentity(root), programs]);
 }
 
 /**

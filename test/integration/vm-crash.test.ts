@@ -1,36 +1,35 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
 import { testGuestImage } from '../support/guest.ts';
 import { commandLines } from '../support/host.ts';
-import { type Pod, Pods, runs, until } from '../support/pods.ts';
+import { type Pod, Pods, runs, sh, until } from '../support/pods.ts';
 import { VM_HANDLER, vmTables } from '../support/vm.ts';
 
 let berthd: Berthd;
 let pods: Pods;
-let pod: Pod;
-let container: string;
+let dir: string;
 beforeAll(async () => {
   await testGuestImage();
   berthd = await Berthd.start({ tables: vmTables() });
   await berthd.importBusybox();
   pods = new Pods(berthd);
-});
-beforeEach(async () => {
-  pod = await pods.run({}, VM_HANDLER);
-  container = await pods.start(pod);
+  dir = await mkdtemp(path.join(tmpdir(), 'berth-vm-crash-'));
 });
 afterEach(async () => {
   expect(await berthd.removeAllPods()).toEqual([]);
-  expect(await readdir(path.join(berthd.dir, 'state/vm'))).toEqual(['settings.json']);
+  expect((await readdir(path.join(berthd.dir, 'state/vm'))).sort()).toEqual(['probes.json', 'settings.json']);
 });
 afterAll(async () => {
   expect(await berthd?.close()).toEqual([]);
+  await rm(dir, { recursive: true, force: true });
 });
 
-/** The processes of the pod's machine, by their command lines. */
-async function machine(): Promise<Map<string, number>> {
+/** The processes of a pod's machine, by their command lines. */
+async function machine(pod: Pod): Promise<Map<string, number>> {
   const found = new Map<string, number>();
   for (const [pid, line] of await commandLines()) {
     const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '');
@@ -39,40 +38,70 @@ async function machine(): Promise<Map<string, number>> {
   return found;
 }
 
-async function pidOf(program: string): Promise<number> {
-  for (const [line, pid] of await machine()) if (line.includes(program)) return pid;
+async function pidOf(pod: Pod, program: string): Promise<number> {
+  for (const [line, pid] of await machine(pod)) if (line.includes(program)) return pid;
   throw new Error(`the machine has no ${program}`);
 }
 
-async function toldEnded(): Promise<void> {
-  expect(await pods.ended(container)).toMatchObject({ exit_code: 137, reason: 'Error' });
-  await until('the pod is not ready', async () => (await pods.podStatus(pod)).state === 'SANDBOX_NOTREADY');
+async function newPod(): Promise<{ pod: Pod; container: string }> {
+  const pod = await pods.run({}, VM_HANDLER);
+  return { pod, container: await pods.start(pod) };
 }
 
+function notReady(pod: Pod): Promise<boolean> {
+  return until('the pod is not ready', async () => (await pods.podStatus(pod)).state === 'SANDBOX_NOTREADY');
+}
+
+const PARTS = ['vm-shim', 'virtiofsd', 'qemu-system'];
+
 describe('a killed part of a virtual machine is told as the end of its pod, and leaves nothing:', () => {
-  it.each(['qemu-system', 'virtiofsd', 'vm-shim'])('%s', async (program) => {
+  // What the shim does about its hypervisor's end it does about its file server's.
+  it.each(PARTS.slice(0, 2))('%s', async (program) => {
+    const { pod, container } = await newPod();
     // The shim itself is there until its pod is stopped.
-    const others = [...(await machine())].filter(([line]) => !line.includes('vm-shim'));
-    process.kill(await pidOf(program), 'SIGKILL');
-    await toldEnded();
+    const others = [...(await machine(pod))].filter(([line]) => !line.includes('vm-shim'));
+    process.kill(await pidOf(pod, program), 'SIGKILL');
+    expect(await pods.ended(container)).toMatchObject({ exit_code: 137, reason: 'Error' });
+    await notReady(pod);
     await until('all of it is gone', () => others.every(([, pid]) => !runs(pid)));
     await pods.stopPod(pod);
     await pods.removePod(pod);
   });
 
-  it('the shim while berthd was away', async () => {
+  it('any of them while berthd was away, as soon as it is back', async () => {
+    const killed = await Promise.all(PARTS.map(async (program) => ({ program, ...(await newPod()) })));
+    const ofShim = killed[0]?.pod;
+    if (ofShim === undefined) throw new Error('no pod');
+    // Its end was seen by the shim alone, before that was killed.
+    const mounts = [{ host_path: dir, container_path: '/host' }];
+    const script = 'until [ -e /host/go ]; do sleep 0.2; done; echo last words; exit 7';
+    const earlier = await pods.start(ofShim, sh(script, { mounts }));
+    const { bundle } = await pods.info('container', earlier);
     await berthd.stop('SIGKILL');
-    process.kill(await pidOf('vm-shim'), 'SIGKILL');
+    await writeFile(path.join(dir, 'go'), '');
+    await until('the end is noted', () => existsSync(path.join(String(bundle), 'end.json')));
+    for (const { pod, program } of killed) {
+      const pid = await pidOf(pod, program);
+      process.kill(pid, 'SIGKILL');
+      await until(`${program} is gone`, () => !runs(pid));
+    }
     await berthd.start();
-    // Nobody saw the end.
-    expect((await pods.ended(container)).exit_code).not.toBe(0);
-    await until('the pod is not ready', async () => (await pods.podStatus(pod)).state === 'SANDBOX_NOTREADY');
-    await until('all of it is gone', async () => (await machine()).size === 0);
+    const { containers } = await berthd.client.runtime('ListContainers', {});
+    expect(containers.map(({ state }) => state)).toEqual(Array(4).fill('CONTAINER_EXITED'));
+    for (const { container } of killed) {
+      expect(await pods.status(container)).toMatchObject({ exit_code: 137, reason: 'Error' });
+    }
+    const told = await pods.status(earlier);
+    expect(told).toMatchObject({ exit_code: 7, reason: 'Error' });
+    expect((await pods.log(told.log_path)).map(({ text }) => text)).toEqual(['last words']);
+    for (const { pod } of killed) await notReady(pod);
+    await until('what its shim has left is gone', async () => (await machine(ofShim)).size === 0);
   });
 });
 
 it('a machine that is stuck does not keep its pod from being stopped and removed', async () => {
-  process.kill(await pidOf('qemu-system'), 'SIGSTOP');
+  const { pod } = await newPod();
+  process.kill(await pidOf(pod, 'qemu-system'), 'SIGSTOP');
   // The first call may say that the end is not known yet; the kubelet asks again.
   await until('the pod is stopped', () =>
     pods.stopPod(pod).then(

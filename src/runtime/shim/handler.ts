@@ -11,7 +11,7 @@ import { type Signal, signalNumber } from '../../signals.ts';
 import { stringifyOci } from '../../spec/json.ts';
 import { changedResources } from '../../spec/resources.ts';
 import type { Process } from '../../spec/types.ts';
-import { identify, signal as sendSignal } from '../../sys/process-identity.ts';
+import { identify, isAlive, signal as sendSignal } from '../../sys/process-identity.ts';
 import { orAborted } from '../../util/abort.ts';
 import {
   type CreatedContainer,
@@ -144,12 +144,14 @@ export class ShimHandler implements RuntimeHandler {
     if (id === sandboxId) await forgetShim(dir);
   }
 
-  isMonitored({ sandboxId }: HandledContainer): boolean {
-    return isShimAlive(this.#options.paths.sandbox(sandboxId).dir);
+  /** A container that has outlived its shim is killed, and so its end is known. */
+  isMonitored({ sandboxId, init }: HandledContainer): boolean {
+    return this.#isShimAlive(sandboxId) || (init !== undefined && isAlive(init));
   }
 
-  /** The shim outlives its containers. */
-  async hasEnded({ id }: HandledContainer): Promise<boolean> {
+  /** The shim outlives its containers, or they end with it. */
+  async hasEnded({ id, sandboxId }: HandledContainer): Promise<boolean> {
+    if (!this.#isShimAlive(sandboxId)) return true;
     const state = this.tasksOf(id).then((tasks) => tasks.state(id));
     const patience = delay(STATE_MS, 'UNKNOWN', { ref: false });
     const hasEnded = (await Promise.race([state, patience]).catch(() => 'UNKNOWN')) === 'STOPPED';
@@ -220,6 +222,10 @@ export class ShimHandler implements RuntimeHandler {
     return { runcOptions: { root: dirname(paths.runtime(name)), systemd_cgroup: systemdCgroup } };
   }
 
+  #isShimAlive(sandboxId: string): boolean {
+    return isShimAlive(this.#options.paths.sandbox(sandboxId).dir);
+  }
+
   #bundle(id: string, sandboxId: string): string {
     const { paths } = this.#options;
     return id === sandboxId ? paths.sandbox(id).dir : paths.container(id).bundle;
@@ -258,9 +264,8 @@ export class ShimHandler implements RuntimeHandler {
   }
 
   async #killStuck(sandboxId: string, shim: Shim | undefined): Promise<void> {
-    const { log, paths } = this.#options;
-    if (!isShimAlive(paths.sandbox(sandboxId).dir)) return;
-    log.warn({ sandbox: sandboxId }, 'the shim does not answer and is killed');
+    if (!this.#isShimAlive(sandboxId)) return;
+    this.#options.log.warn({ sandbox: sandboxId }, 'the shim does not answer and is killed');
     if (shim === undefined) await endStrayShims(sandboxId);
     else await shim.kill(0);
   }
@@ -379,8 +384,7 @@ export class ShimHandler implements RuntimeHandler {
       if (this.#closing) throw new BerthError('cancelled', 'berthd is stopping');
       if (!(end instanceof Error)) return end as ProcessEnd;
       if (kindOf(end) === 'notFound') return undefined;
-      const { dir } = this.#options.paths.sandbox(sandboxId);
-      if (isShimAlive(dir) && tries < RECONNECTS) {
+      if (this.#isShimAlive(sandboxId) && tries < RECONNECTS) {
         await (shim instanceof Shim ? this.#again(shim) : delay(RECONNECT_MS, undefined, { ref: false }));
         continue;
       }
@@ -400,8 +404,12 @@ function markPath(dir: string): string {
   return join(dir, 'task');
 }
 
-async function isMarked(dir: string): Promise<boolean> {
-  return stat(markPath(dir)).then(
+function isMarked(dir: string): Promise<boolean> {
+  return exists(markPath(dir));
+}
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
     () => true,
     () => false,
   );
@@ -429,8 +437,12 @@ async function killAndDelete(tasks: TaskClient, id: string): Promise<boolean> {
   return tasks.delete(id);
 }
 
-/** As conmon writes it: the code as text, and the time of the end as the file's. The file is whole or not there. */
+/**
+ * As conmon writes it: the code as text, and the time of the end as the file's. The file is whole or not there. What an
+ * earlier berthd wrote stays: who tells the end again may know less than the shim that lived then.
+ */
 async function writeExit(path: string, { code, at }: ProcessEnd): Promise<void> {
+  if (await exists(path)) return;
   const temporary = `${path}.tmp`;
   await mkdir(dirname(path), { recursive: true });
   await writeFile(temporary, String(code));

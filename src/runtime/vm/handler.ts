@@ -3,8 +3,11 @@ import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Resources } from '../../../cgroups/types.ts';
 import type { Paths } from '../../paths.ts';
+import type { ProcessEnd } from '../../shim/task.ts';
+import { nowNs } from '../../util/nanoseconds.ts';
 import { connectGuest } from '../../vm/dial.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
+import { KILLED_CODE, readEnd } from '../../vm/shim/end-file.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
 
 /** A shim that has not ended in order by then is killed, milliseconds. */
@@ -31,6 +34,17 @@ export class VmHandler extends ShimHandler {
     const { path } = VmDirectory.of(this.#namespace, id, this.#env);
     // A shim that was killed in the middle of its end leaves it. Containers have none.
     if (existsSync(path)) await this.deleteWithoutShim(id, this.#paths.sandbox(id).dir);
+  }
+
+  /** Its shim notes ends, and what it has not noted ends with the machine. */
+  override isMonitored(): boolean {
+    return true;
+  }
+
+  protected override async deleteWithoutShim(id: string, dir: string): Promise<ProcessEnd> {
+    const noted = readEnd(dir);
+    const forced = await super.deleteWithoutShim(id, dir);
+    return noted ?? forced ?? { code: KILLED_CODE, at: nowNs() };
   }
 
   /** What a guest has written but not stored would be lost with its process, which is in the sandbox's cgroup. */

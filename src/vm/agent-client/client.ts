@@ -5,8 +5,9 @@ import { MuxDuplex, type MuxDuplexOptions } from '../channel/mux-duplex.ts';
 import { runMux } from '../channel/run-mux.ts';
 import {
   type AgentEvent,
+  checkEvent,
   checkResult,
-  eventShape,
+  MAX_TEXT,
   type Method,
   type Params,
   PROTOCOL_VERSION,
@@ -138,7 +139,7 @@ export class AgentClient {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Ends the connection: the guest goes on, and another connection may be made. Repeatable. */
+  /** Ends the connection, and with it the guest, which stores and powers off. Repeatable. */
   close(): void {
     this.#closing = true;
     this.#transport.destroy();
@@ -158,7 +159,7 @@ export class AgentClient {
   }
 
   #tell(message: unknown): void {
-    const event = eventShape.parse(message);
+    const event = checkEvent(message);
     for (const listener of [...this.#listeners]) listener(event);
   }
 
@@ -174,7 +175,7 @@ function resultOf<M extends Method>(method: M, message: unknown): Result<M> {
   if (!response.success) throw new BerthError('internal', 'an answer of no known form');
   if ('error' in response.data) {
     const { kind, message: text } = response.data.error;
-    throw new BerthError(errorKind(kind), text);
+    throw new BerthError(errorKind(kind), text.slice(0, MAX_TEXT));
   }
   try {
     return checkResult(method, response.data.result);

@@ -52,7 +52,7 @@ export class Agent {
   }
 
   readonly handlers: Handlers = {
-    hello: (_, mux) => this.#hello(mux),
+    hello,
     configure: (params) => this.#configure(params),
     createContainer: (params, mux) => this.#create(params, mux),
     start: async ({ id }) => {
@@ -96,27 +96,16 @@ export class Agent {
       return {};
     },
     online: bringOnline,
-    list: () => ({ containers: [...this.#containers.values()].map((container) => container.state()) }),
     shutdown: async () => {
-      await writeFile(`${CGROUP_ROOT}${CONTAINERS_CGROUP}/cgroup.kill`, '1');
-      await syncAll();
+      await this.stop();
       return {};
     },
   };
 
-  async #hello(mux: Mux): Promise<Result<'hello'>> {
-    mux.abortStreams('the host has connected anew');
-    const [uptime, meminfo] = await Promise.all([
-      readFile('/proc/uptime', 'utf8'),
-      readFile('/proc/meminfo', 'utf8'),
-    ]);
-    return {
-      version: PROTOCOL_VERSION,
-      kernel: release(),
-      bootMs: Math.round(Number.parseFloat(uptime) * 1000),
-      memoryBytes: memoryField(meminfo, 'MemTotal'),
-      cpus: availableParallelism(),
-    };
+  /** Ends all containers; what they have written is stored then. */
+  async stop(): Promise<void> {
+    await writeFile(`${CGROUP_ROOT}${CONTAINERS_CGROUP}/cgroup.kill`, '1');
+    await syncAll();
   }
 
   async #configure(params: Params<'configure'>): Promise<Result<'configure'>> {
@@ -186,4 +175,18 @@ export class Agent {
     if (container === undefined) throw notFound(`container "${id}"`);
     return container;
   }
+}
+
+async function hello(): Promise<Result<'hello'>> {
+  const [uptime, meminfo] = await Promise.all([
+    readFile('/proc/uptime', 'utf8'),
+    readFile('/proc/meminfo', 'utf8'),
+  ]);
+  return {
+    version: PROTOCOL_VERSION,
+    kernel: release(),
+    bootMs: Math.round(Number.parseFloat(uptime) * 1000),
+    memoryBytes: memoryField(meminfo, 'MemTotal'),
+    cpus: availableParallelism(),
+  };
 }

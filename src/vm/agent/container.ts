@@ -5,7 +5,7 @@ import { BerthError, isErrno, notFound } from '../../errors.ts';
 import { syncFileSystem } from '../../sys/power.ts';
 import type { Ended } from '../../sys/reap.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
-import { type AgentEvent, type ContainerState, type Params, SHARE_PATH } from '../protocol/messages.ts';
+import { type AgentEvent, type Params, SHARE_PATH } from '../protocol/messages.ts';
 import { GuestProcess, type ProcessStreams } from './process.ts';
 import type { GuestRuntime } from './runtime.ts';
 import { CGROUP_ROOT, CONTAINERS_CGROUP, STATE_DIR } from './system.ts';
@@ -16,21 +16,13 @@ export interface ContainerParts {
   tell(event: AgentEvent): void;
 }
 
-/** A process with when it ended, nanoseconds since the epoch. */
-interface Entry {
-  process: GuestProcess;
-  exitedAt: bigint | undefined;
-}
-
 /** One container of the guest: runc's, with its processes and its streams. */
 export class Container {
   readonly id: string;
   readonly #parts: ContainerParts;
-  readonly #execs = new Map<string, Entry>();
-  #init: Entry | undefined;
-  #started = false;
+  readonly #execs = new Map<string, GuestProcess>();
+  #init: GuestProcess | undefined;
   #oomKills = 0n;
-  #oomTold = false;
   #watcher: FSWatcher | undefined;
 
   constructor(id: string, parts: ContainerParts) {
@@ -49,8 +41,8 @@ export class Container {
 
   /** @throws BerthError `notFound` before {@link create} or for an unknown exec */
   process(execId?: string): GuestProcess {
-    const entry = execId === undefined ? this.#init : this.#execs.get(execId);
-    if (entry !== undefined) return entry.process;
+    const found = execId === undefined ? this.#init : this.#execs.get(execId);
+    if (found !== undefined) return found;
     throw notFound(execId === undefined ? `container "${this.id}"` : `exec "${execId}" of "${this.id}"`);
   }
 
@@ -63,7 +55,7 @@ export class Container {
         ...['create', '--bundle', this.dir, ...more, this.id],
       ]);
       this.#watchMemory();
-      return this.#init.process.pid;
+      return this.#init.pid;
     } catch (e: unknown) {
       await this.remove().catch(() => {});
       throw e;
@@ -73,7 +65,6 @@ export class Container {
   async start(): Promise<void> {
     this.process();
     await this.#parts.runtime.run(['start', this.id]);
-    this.#started = true;
   }
 
   /** Starts another process in it. @throws BerthError `alreadyExists`; `internal` with runc's message */
@@ -83,11 +74,11 @@ export class Container {
     const file = `${this.dir}/exec-${execId}.json`;
     try {
       await writeFile(file, params.process);
-      const entry = await this.#start(streams, params, execId, (more) => [
+      const process = await this.#start(streams, params, execId, (more) => [
         ...['exec', '--detach', '--process', file, ...more, this.id],
       ]);
-      this.#execs.set(execId, entry);
-      return entry.process.pid;
+      this.#execs.set(execId, process);
+      return process.pid;
     } finally {
       await rm(file, { force: true });
     }
@@ -95,7 +86,7 @@ export class Container {
 
   /** Forgets an exec that has ended. */
   removeExec(execId: string): void {
-    if (this.#execs.get(execId)?.process.exit !== undefined) this.#execs.delete(execId);
+    if (this.#execs.get(execId)?.exit !== undefined) this.#execs.delete(execId);
   }
 
   /** A signal for every process. @returns whether there was one */
@@ -121,7 +112,7 @@ export class Container {
   async remove(): Promise<void> {
     this.#watcher?.close();
     await writeFile(`${this.cgroup}/cgroup.kill`, '1').catch(() => {});
-    await this.#init?.process.ended;
+    await this.#init?.ended;
     await this.#parts.runtime.delete(this.id);
     await rmdir(this.cgroup).catch(() => {});
     await rm(this.dir, { recursive: true, force: true });
@@ -129,49 +120,23 @@ export class Container {
     await writeFile('/proc/sys/vm/drop_caches', '2');
   }
 
-  state(): ContainerState {
-    const exit = this.#init?.process.exit;
-    return {
-      id: this.id,
-      state: exit !== undefined ? 'stopped' : this.#started ? 'running' : 'created',
-      pid: this.#init?.process.pid ?? 0,
-      ...(exit === undefined ? {} : { exitCode: exit.code }),
-      ...(this.#init?.exitedAt === undefined ? {} : { exitedAt: String(this.#init.exitedAt) }),
-      oomKilled: this.#oomTold,
-      execs: [...this.#execs].map(
-        ([
-          execId,
-          {
-            process: { pid, exit: ended },
-          },
-        ]) => ({
-          execId,
-          pid,
-          ...(ended === undefined ? {} : { exitCode: ended.code }),
-        }),
-      ),
-    };
-  }
-
   async #start(
     streams: ProcessStreams,
     { terminal, size }: Pick<Params<'exec'>, 'terminal' | 'size'>,
     execId: string | undefined,
     verb: (more: readonly string[]) => readonly string[],
-  ): Promise<Entry> {
+  ): Promise<GuestProcess> {
     const { runtime } = this.#parts;
     const process = await GuestProcess.start({ runtime, streams, terminal, size, verb });
-    const entry: Entry = { process, exitedAt: undefined };
-    void process.ended.then((ended) => this.#onExit(entry, ended, execId));
-    return entry;
+    void process.ended.then((ended) => this.#onExit(process, ended, execId));
+    return process;
   }
 
   /** The host may end the machine as soon as it hears of the exit: everything else comes first. */
-  async #onExit(entry: Entry, { code, signal }: Ended, execId: string | undefined): Promise<void> {
+  async #onExit(process: GuestProcess, { code, signal }: Ended, execId: string | undefined): Promise<void> {
     const time = nowNs();
-    entry.exitedAt = time;
     await this.#lookForOom();
-    await entry.process.drained();
+    await process.drained();
     if (execId === undefined) await syncShare();
     this.#parts.tell({
       event: 'exit',
@@ -199,7 +164,6 @@ export class Container {
     const kills = parseFlatKeyed(text).get('oom_kill') ?? 0n;
     if (kills <= this.#oomKills) return;
     this.#oomKills = kills;
-    this.#oomTold = true;
     this.#parts.tell({ event: 'oom', id: this.id });
   }
 }

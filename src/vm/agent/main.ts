@@ -32,16 +32,16 @@ async function main(): Promise<void> {
   const drivers = loadDrivers();
   reaper.watch();
   const agent = new Agent({ runtime, reaper, drivers, tell: (event) => mux?.tell(event) });
-  for (;;) {
-    const port = await PortStream.open(await findPort());
-    const serving = serve(port, agent.handlers, (method) => {
-      if (method === 'shutdown') port.end(() => powerOff());
-    });
-    mux = serving.mux;
-    mux.tell({ event: 'ready' });
-    await serving.ended;
-    mux = undefined;
-  }
+  const port = await PortStream.open(await findPort());
+  const serving = serve(port, agent.handlers, (method) => {
+    if (method === 'shutdown') port.end(() => powerOff());
+  });
+  mux = serving.mux;
+  mux.tell({ event: 'ready' });
+  await serving.ended;
+  // The host has lost this machine, and nobody can find it again: what its containers have written is all that counts.
+  await agent.stop();
+  powerOff();
 }
 
 /** By the list that the image's build has made. What is loaded already (by a device) is no error. */

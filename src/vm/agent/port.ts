@@ -3,6 +3,8 @@ import { Duplex } from 'node:stream';
 
 /** virtio-serial hands over one page at a time; a vsock takes more. */
 const READ_BYTES = 64 * 1024;
+/** How often a host that has not opened its end yet is looked for, milliseconds. */
+const LOOK_MS = 10;
 
 /**
  * A character device as a stream, read and written by blocking calls on two of libuv's threads: a virtio-serial
@@ -12,6 +14,8 @@ const READ_BYTES = 64 * 1024;
 export class PortStream extends Duplex {
   readonly #fd: number;
   readonly #buffer = Buffer.allocUnsafe(READ_BYTES);
+  /** The host has been heard of. */
+  #isJoined = false;
 
   private constructor(fd: number) {
     super({ readableHighWaterMark: READ_BYTES, writableHighWaterMark: READ_BYTES });
@@ -27,9 +31,11 @@ export class PortStream extends Duplex {
 
   override _read(): void {
     read(this.#fd, this.#buffer, 0, READ_BYTES, null, (e, bytes) => {
-      if (e) this.destroy(e);
-      // 0: the host has closed its end.
-      else this.push(bytes === 0 ? null : Buffer.from(this.#buffer.subarray(0, bytes)));
+      if (e) return void this.destroy(e);
+      // The host's end is closed: not open yet, or not any more.
+      if (bytes === 0 && !this.#isJoined) return void setTimeout(() => this._read(), LOOK_MS);
+      this.#isJoined = true;
+      this.push(bytes === 0 ? null : Buffer.from(this.#buffer.subarray(0, bytes)));
     });
   }
 

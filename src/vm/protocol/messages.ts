@@ -13,8 +13,14 @@ export const SHARE_PATH = '/run/berth/shared';
 
 const id = z.string().check(z.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/));
 const streamId = z.int().check(z.minimum(1), z.maximum(0xffff_ffff));
-/** A counter or a time in nanoseconds: decimal digits, as JSON has no such integers. */
-const counter = z.string().check(z.regex(/^-?[0-9]{1,20}$/));
+/** A counter or a time in nanoseconds: decimal digits, as JSON has no such integers; less than 2^64. */
+const counter = z.string().check(z.regex(/^[0-9]{1,19}$/));
+/** By names of the kernel's. */
+const counters = z.record(z.string().check(z.maxLength(64)), counter);
+/** In the guest; the kernel has none above 2^22. */
+const pid = z.int().check(z.minimum(1), z.maximum(2 ** 22));
+/** As shells have it: 128 + signal for a process that a signal ended. */
+const exitCode = z.int().check(z.minimum(0), z.maximum(255));
 const path = z.string().check(z.regex(/^\/[^\0]*$/), z.maxLength(4096));
 const size = z.object({ width: z.int().check(z.nonnegative()), height: z.int().check(z.nonnegative()) });
 /** JSON text for the OCI runtime in the guest, as src/spec/json.ts writes it: its integers have 64 bits. */
@@ -40,10 +46,12 @@ const route = z.object({
   metric: z.optional(z.int()),
 });
 
+const interfaceName = z.string().check(z.regex(/^[^/\s]{1,15}$/));
+
 const networkInterface = z.object({
   mac: z.string().check(z.regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/)),
   /** The name it gets. */
-  name: z.string().check(z.regex(/^[^/\s]{1,15}$/)),
+  name: interfaceName,
   mtu: z.optional(z.int()),
   /** With prefix lengths: `10.0.0.2/24`, `fd00::2/64`. */
   addresses: z.array(z.string()),
@@ -62,19 +70,6 @@ const mountRequest = z.object({
   options: z.array(z.string()),
 });
 
-const containerState = z.object({
-  id,
-  state: z.enum(['created', 'running', 'stopped']),
-  /** In the guest. */
-  pid: z.int(),
-  exitCode: z.optional(z.int()),
-  /** Nanoseconds since the epoch. */
-  exitedAt: z.optional(counter),
-  oomKilled: z.boolean(),
-  /** Processes that `exec` made and that still run or whose end was not removed. */
-  execs: z.array(z.object({ execId: id, pid: z.int(), exitCode: z.optional(z.int()) })),
-});
-
 const memoryStats = z.object({
   usageBytes: counter,
   limitBytes: z.optional(counter),
@@ -83,9 +78,9 @@ const memoryStats = z.object({
   swapUsageBytes: z.optional(counter),
   swapLimitBytes: z.optional(counter),
   /** All of memory.stat, by the kernel's names. */
-  stat: z.record(z.string(), counter),
+  stat: counters,
   /** All of memory.events. */
-  events: z.record(z.string(), counter),
+  events: counters,
 });
 
 const cpuStats = z.object({
@@ -113,11 +108,11 @@ const containerStats = z.object({
   cpu: cpuStats,
   memory: memoryStats,
   pids: z.object({ current: counter, limit: z.optional(counter) }),
-  io: z.array(ioDevice),
+  io: z.array(ioDevice).check(z.maxLength(1024)),
 });
 
 const interfaceStats = z.object({
-  name: z.string(),
+  name: interfaceName,
   rxBytes: counter,
   rxPackets: counter,
   rxErrors: counter,
@@ -130,13 +125,13 @@ const interfaceStats = z.object({
 
 /** The methods that the host calls, each with the shape of what it takes and answers. */
 const METHODS = {
-  /** The first call of each connection. */
+  /** The first call. */
   hello: {
     params: z.object({ version: z.int() }),
     result: z.object({
       version: z.int(),
       /** As `uname -r`. */
-      kernel: z.string(),
+      kernel: z.string().check(z.maxLength(256)),
       /** From the kernel's start to now, milliseconds. */
       bootMs: z.number(),
       memoryBytes: counter,
@@ -174,7 +169,7 @@ const METHODS = {
       terminal: z.boolean(),
       size: z.optional(size),
     }),
-    result: z.object({ pid: z.int() }),
+    result: z.object({ pid }),
   },
   start: { params: z.object({ id }), result: nothing },
   /** `all`: every process of the container. A process that is gone is no error: result `sent: false`. */
@@ -194,14 +189,14 @@ const METHODS = {
       terminal: z.boolean(),
       size: z.optional(size),
     }),
-    result: z.object({ pid: z.int() }),
+    result: z.object({ pid }),
   },
   resize: { params: z.object({ ...processRef, ...size.shape }), result: nothing },
   closeStdin: { params: z.object(processRef), result: nothing },
   /** `resources`: OCI runtime spec's `linux.resources`. */
   update: { params: z.object({ id, resources: oci }), result: nothing },
   /** Guest pids of the container's processes. */
-  pids: { params: z.object({ id }), result: z.object({ pids: z.array(z.int()) }) },
+  pids: { params: z.object({ id }), result: z.object({ pids: z.array(pid) }) },
   pause: { params: z.object({ id }), result: nothing },
   resume: { params: z.object({ id }), result: nothing },
   stats: { params: z.object({ id }), result: containerStats },
@@ -210,7 +205,7 @@ const METHODS = {
     result: z.object({
       /** Bytes, from /proc/meminfo. */
       memory: z.object({ total: counter, free: counter, available: counter, cached: counter }),
-      interfaces: z.array(interfaceStats),
+      interfaces: z.array(interfaceStats).check(z.maxLength(1024)),
       /** All tasks of the guest's containers. */
       cpu: cpuStats,
     }),
@@ -224,7 +219,6 @@ const METHODS = {
   unmount: { params: z.object({ target: path }), result: nothing },
   /** Brings CPUs and memory online that the hypervisor has added. */
   online: { params: nothing, result: z.object({ cpus: z.int(), memoryBytes: counter }) },
-  list: { params: nothing, result: z.object({ containers: z.array(containerState) }) },
   /** Ends all containers, syncs and powers off; the answer comes before. */
   shutdown: { params: nothing, result: nothing },
 } as const;
@@ -232,6 +226,10 @@ const METHODS = {
 export type Method = keyof typeof METHODS;
 export type Params<M extends Method> = z.infer<(typeof METHODS)[M]['params']>;
 export type Result<M extends Method> = z.infer<(typeof METHODS)[M]['result']>;
+
+/** The longest text for people that is passed on from the other side, characters. */
+export const MAX_TEXT = 2_000;
+const MAX_ISSUES = 3;
 
 interface Shape<T> {
   safeParse(value: unknown): { success: true; data: T } | { success: false; error: z.core.$ZodError };
@@ -251,19 +249,22 @@ export function checkResult<M extends Method>(method: M, value: unknown): Result
 
 function checked<T>(shape: Shape<T>, value: unknown): T {
   const result = shape.safeParse(value);
-  if (!result.success) throw new TypeError(z.prettifyError(result.error));
+  // Whoever sends a megabyte of nonsense gets no more of it back.
+  if (!result.success) {
+    const issues = result.error.issues.slice(0, MAX_ISSUES);
+    throw new TypeError(z.prettifyError({ ...result.error, issues }).slice(0, MAX_TEXT));
+  }
   return result.data;
 }
 
 /** What the agent tells unasked. */
-export const eventShape = z.discriminatedUnion('event', [
+const eventShape = z.discriminatedUnion('event', [
   /** The agent reads this connection. */
   z.object({ event: z.literal('ready') }),
   z.object({
     event: z.literal('exit'),
     ...processRef,
-    /** 128 + signal for a process that a signal ended. */
-    code: z.int(),
+    code: exitCode,
     signal: z.optional(z.int()),
     /** Nanoseconds since the epoch. */
     time: counter,
@@ -278,6 +279,11 @@ export const eventShape = z.discriminatedUnion('event', [
 ]);
 export type AgentEvent = z.infer<typeof eventShape>;
 
+/** @throws TypeError that names the field */
+export function checkEvent(value: unknown): AgentEvent {
+  return checked<AgentEvent>(eventShape, value);
+}
+
 /** A call as it travels. */
 export const requestShape = z.object({ method: z.string(), params: z.unknown() });
 
@@ -291,7 +297,6 @@ export function isMethod(name: string): name is Method {
   return Object.hasOwn(METHODS, name);
 }
 
-export type ContainerState = z.infer<typeof containerState>;
 export type GuestContainerStats = z.infer<typeof containerStats>;
 export type GuestInterface = z.infer<typeof networkInterface>;
 export type GuestMount = z.infer<typeof mountRequest>;

@@ -101,11 +101,6 @@ export class Mux {
     if (this.#closed) return;
     this.#closed = true;
     this.#control = [];
-    this.abortStreams(reason);
-  }
-
-  /** The other side has begun anew: its streams are gone, and their ids free. */
-  abortStreams(reason: string): void {
     for (const stream of [...this.#streams.values()]) stream.receiveEnd(reason || 'closed');
   }
 

@@ -102,8 +102,12 @@ class BootedMachine implements Machine {
     this.agent = agent;
     this.pid = host.vm.process.pid;
     this.ended = host.ended;
-    // A machine without its file server, or whose agent has gone, can do nothing more but pretend.
-    void this.agent.closed.then((problem) => problem && void this.stop());
+    // A machine whose agent has gone can do nothing more but pretend.
+    void this.agent.closed.then((problem) => {
+      if (problem === undefined || this.#stopping !== undefined) return;
+      parts.log('warn', `the guest's agent is lost: ${problem.message}`);
+      void this.stop();
+    });
   }
 
   async share(id: string, spec: OciSpec, rootfs: string): Promise<JsonObject> {

@@ -4,14 +4,13 @@ import { endHelpers, findHelpers } from '../../sys/helpers.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
 import type { ShimArguments } from './arguments.ts';
 import { MACHINE_MARK, VmDirectory } from './directory.ts';
+import { KILLED_CODE, readEnd } from './end-file.ts';
 import { OciSpec } from './oci.ts';
 import { roleOf } from './role.ts';
 import { unmountRootfs } from './rootfs.ts';
 import { unshareContainer } from './share.ts';
 import { removeMachine } from './take-down.ts';
 import { timestamp } from './timestamp.ts';
-
-const KILLED = 137;
 
 /**
  * The `delete` verb: takes down what a dead shim has left of a sandbox, machine and all, or of one container. Needs
@@ -31,9 +30,10 @@ export async function deleteBundle(args: ShimArguments, protos: ShimProtos): Pro
     await removeMachine(directory);
   }
   unmountRootfs(join(bundle, 'rootfs'));
-  const exited_at = timestamp(nowNs());
+  const { code, at } = readEnd(bundle) ?? { code: KILLED_CODE, at: nowNs() };
+  const exited_at = timestamp(at);
   return protos.taskV2.Delete.responseSerialize({
-    exit_status: KILLED,
+    exit_status: code,
     ...(exited_at === undefined ? {} : { exited_at }),
   });
 }

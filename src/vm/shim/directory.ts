@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 /** The variable by which berthd tells where directories of virtual machines are made. */
 export const STATE_VARIABLE = 'BERTH_VM_STATE';
@@ -57,6 +57,10 @@ export class VmDirectory {
   /** What the shim says when it ends by a fault. */
   get errors(): string {
     return join(this.path, 'errors');
+  }
+  /** What this host can do, beside the directories of all machines. */
+  get probes(): string {
+    return join(dirname(this.path), 'probes.json');
   }
   get vm(): string {
     return join(this.path, 'vm');

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { messageOf } from '../../errors.ts';
 import { findGuestImage } from '../guest-image/find.ts';
 import { connectNetwork } from '../network/connect.ts';
+import { Probes } from '../probes.ts';
 import { type GuestInterface, SHARE_TAG } from '../protocol/messages.ts';
 import { Virtiofsd, virtiofsdKind } from '../storage/virtiofsd.ts';
 import type { Vm } from '../types.ts';
@@ -14,6 +15,7 @@ import { makeShare, removeShare } from './share.ts';
 import type { MachineSize } from './size.ts';
 
 const STOP_MS = 10_000;
+const KINDS = ['c', 'rust'] as const;
 
 /** What machines are booted with. */
 export interface BootParts {
@@ -87,14 +89,16 @@ async function make(
   signal: AbortSignal,
   undo: Undo[],
 ): Promise<Made> {
-  const hypervisor = await makeHypervisor(settings, signal);
   const image = await findGuestImage(settings.guest_dir);
+  const probes = new Probes(directory.probes);
+  const hypervisor = await makeHypervisor(settings, probes, signal);
   await makeShare(directory);
   undo.push({ what: 'share', undo: () => removeShare(directory) });
   const socket = join(directory.vm, 'fs.sock');
+  const program = settings.virtiofsd;
   const files = await Virtiofsd.start({
-    program: settings.virtiofsd,
-    kind: await virtiofsdKind(settings.virtiofsd, signal),
+    program,
+    kind: await probes.ask('virtiofsd', [program], () => virtiofsdKind(program, signal), KINDS),
     cache: 'auto',
     dir: directory.shared,
     socket,

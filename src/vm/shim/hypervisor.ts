@@ -1,6 +1,7 @@
 import { BerthError } from '../../errors.ts';
 import { hasDevice, kvmWorks } from '../hypervisor/qemu/host.ts';
 import { Qemu } from '../hypervisor/qemu/qemu.ts';
+import type { Probes } from '../probes.ts';
 import type { Hypervisor } from '../types.ts';
 import type { VmSettings } from './settings.ts';
 
@@ -13,14 +14,19 @@ const MACHINES = ['q35', 'pc', 'microvm'] as const;
  *
  * @throws BerthError `invalid` naming the key; the signal's reason
  */
-export async function makeHypervisor(settings: VmSettings, signal: AbortSignal): Promise<Hypervisor> {
+export async function makeHypervisor(
+  settings: VmSettings,
+  probes: Probes,
+  signal: AbortSignal,
+): Promise<Hypervisor> {
   if (settings.hypervisor !== 'qemu') {
     throw new BerthError(
       'unimplemented',
       'vm.hypervisor: "firecracker" cannot show directories to a guest, and pods are not put on block devices yet; use "qemu"',
     );
   }
-  const isKvm = await kvmWorks(settings.qemu, signal);
+  const tryKvm = () => kvmWorks(settings.qemu, signal);
+  const isKvm = await probes.ask('kvm', [settings.qemu, '/dev/kvm'], tryKvm, [true, false]);
   const machine = MACHINES.find((known) => known === (settings.machine || (isKvm ? 'microvm' : 'q35')));
   if (machine === undefined) {
     throw new BerthError('invalid', `vm.machine: "${settings.machine}" is none of ${MACHINES.join(', ')}`);

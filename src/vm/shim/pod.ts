@@ -1,11 +1,12 @@
 import { isAbsolute, join } from 'node:path';
 import type { Duplex } from 'node:stream';
-import { BerthError, notFound } from '../../errors.ts';
+import { BerthError, messageOf, notFound } from '../../errors.ts';
 import type { TaskEventName } from '../../shim/protos.ts';
 import type { ProcessEnd } from '../../shim/task.ts';
 import { stringifyOci } from '../../spec/json.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
-import type { AgentEvent, Result } from '../protocol/messages.ts';
+import { type AgentEvent, MAX_TEXT, type Result } from '../protocol/messages.ts';
+import { KILLED_CODE, writeEnd } from './end-file.ts';
 import { guestResources } from './guest-spec.ts';
 import type { Boot, Log, Machine } from './machine.ts';
 import { type JsonObject, OciSpec, objectOf } from './oci.ts';
@@ -15,10 +16,6 @@ import { mountRootfs, type RootfsMount, unmountRootfs } from './rootfs.ts';
 import { updatedLimits } from './size.ts';
 import { ProcessStdio, type StdioPaths } from './stdio.ts';
 import { timestamp } from './timestamp.ts';
-
-const SIGKILL = 9;
-/** The end of a process whose machine has ended. */
-const KILLED = 128 + SIGKILL;
 
 /** What a {@link Pod} works with. */
 export interface PodParts {
@@ -259,12 +256,13 @@ export class Pod {
 
   async #bootFor(spec: OciSpec): Promise<Machine> {
     if (this.#machine !== undefined) throw new BerthError('alreadyExists', 'the shim has a virtual machine');
-    const machine = await this.#parts.boot(spec, (event) => void this.#onEvent(event));
+    const machine = await this.#parts.boot(spec, (event) => this.#onEvent(event));
     this.#machine = machine;
     void machine.ended.then((reason) => {
       this.#parts.log('warn', `the virtual machine has ended: ${reason}`);
       for (const { init, execs } of this.#tasks.values()) {
-        for (const process of [...execs.values(), init]) this.#finish(process, { code: KILLED, at: nowNs() });
+        for (const process of [...execs.values(), init])
+          this.#finish(process, { code: KILLED_CODE, at: nowNs() });
       }
     });
     return machine;
@@ -321,27 +319,36 @@ export class Pod {
     return process.pid;
   }
 
-  async #onEvent(event: AgentEvent): Promise<void> {
+  /** A guest may tell of what there is not. */
+  #onEvent(event: AgentEvent): void {
     switch (event.event) {
-      case 'exit': {
-        const task = this.#tasks.get(event.id);
-        const process = event.execId === undefined ? task?.init : task?.execs.get(event.execId);
-        // A command may end before the answer to its start has come; told in that order, nobody understood.
-        await process?.starting;
-        if (process !== undefined) this.#finish(process, { code: event.code, at: nowNs() });
+      case 'exit':
+        return void this.#onExit(event);
+      case 'oom':
+        if (this.#tasks.has(event.id)) this.#parts.publish('TaskOOM', { container_id: event.id });
+        return;
+      case 'log': {
+        const message = `agent: ${event.message.slice(0, MAX_TEXT)}`;
+        this.#parts.log(event.level === 'debug' ? 'debug' : 'warn', message);
         return;
       }
-      case 'oom':
-        return this.#parts.publish('TaskOOM', { container_id: event.id });
-      case 'log':
-        return this.#parts.log(event.level === 'debug' ? 'debug' : 'warn', `agent: ${event.message}`);
       case 'ready':
         return;
     }
   }
 
+  async #onExit({ id, execId, code }: AgentEvent & { event: 'exit' }): Promise<void> {
+    const task = this.#tasks.get(id);
+    const process = execId === undefined ? task?.init : task?.execs.get(execId);
+    if (process === undefined || (task?.isSandbox && execId === undefined)) return;
+    // A command may end before the answer to its start has come; told in that order, nobody understood.
+    await process.starting;
+    this.#finish(process, { code, at: nowNs() });
+  }
+
   #finish(process: TaskProcess, end: ProcessEnd): void {
     if (!process.finish(end)) return;
+    if (process.execId === '') this.#note(process.id, end);
     // The reader of its output sees the end when the last of it has come.
     void process.drained();
     const { id, execId, pid } = process;
@@ -351,9 +358,17 @@ export class Pod {
     });
   }
 
+  #note(id: string, end: ProcessEnd): void {
+    try {
+      writeEnd(this.#task(id).bundle, end);
+    } catch (e: unknown) {
+      this.#parts.log('warn', `the end of "${id}" could not be noted: ${messageOf(e)}`);
+    }
+  }
+
   /** Ends what was made but never started, as a daemon does that has changed its mind. */
   async #discard({ isSandbox }: Task, process: TaskProcess): Promise<ProcessEnd> {
-    const end = { code: KILLED, at: nowNs() };
+    const end = { code: KILLED_CODE, at: nowNs() };
     if (!isSandbox && process.execId === '') {
       await this.#machine?.agent.call('remove', { id: process.id });
     }
@@ -374,7 +389,7 @@ export class Pod {
       await this.#remove(task);
     } catch (e: unknown) {
       // The reason of the failure must not be hidden by this one; the delete verb does the rest.
-      this.#parts.log('warn', `what was half made is not wholly taken down: ${(e as Error).message}`);
+      this.#parts.log('warn', `what was half made is not wholly taken down: ${messageOf(e)}`);
     }
   }
 

@@ -81,22 +81,22 @@ test('the end of the connection fails calls and streams at once, and later ones'
   const { client } = await connected(({ transport }) => transport.destroy());
   const stream = client.openStream();
   const broken = new Promise((resolve) => stream.once('error', resolve));
-  await expect(client.call('list', {})).rejects.toMatchObject({ kind: 'unavailable' });
+  await expect(client.call('pids', { id: 'a' })).rejects.toMatchObject({ kind: 'unavailable' });
   expect(await broken).toMatchObject({ kind: 'unavailable' });
   expect(await client.closed).toMatchObject({ kind: 'unavailable' });
-  await expect(client.call('list', {})).rejects.toMatchObject({ kind: 'unavailable' });
+  await expect(client.call('pids', { id: 'a' })).rejects.toMatchObject({ kind: 'unavailable' });
   expect(() => client.openStream()).toThrow();
 });
 
 test('a call that was given up leaves the connection as it was', async () => {
   const { client } = await connected(({ mux }, id, { method }) => {
-    if (method === 'list') mux.respond(id, { result: { containers: [] } });
+    if (method === 'pids') mux.respond(id, { result: { pids: [] } });
   });
   const abort = new AbortController();
   const call = client.call('start', { id: 'a' }, abort.signal);
   abort.abort(new Error('enough'));
   await expect(call).rejects.toThrow('enough');
-  expect(await client.call('list', {})).toEqual({ containers: [] });
+  expect(await client.call('pids', { id: 'a' })).toEqual({ pids: [] });
 });
 
 test('close ends the connection without a reason', async () => {
@@ -152,7 +152,7 @@ test('any bytes of the guest end in an orderly end of the connection', async () 
   for (let seed = 1; seed < 60; seed++) {
     const { below, bytes } = randomSource(seed);
     const { client, guest } = await connected(() => {});
-    const call = client.call('list', {});
+    const call = client.call('pids', { id: 'a' });
     call.catch(() => {});
     for (let i = 0; i < 10; i++) {
       const payload = bytes(below(20));
