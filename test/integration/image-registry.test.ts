@@ -111,33 +111,45 @@ describe('a layer whose bytes', () => {
 });
 
 describe('several pulls', () => {
-  it('of one registry share a bound', async () => {
+  it.each([
+    { pulls: 3, registries: 1, bound: 6 },
+    { pulls: 6, registries: 3, bound: 12 },
+  ])('share a bound: $pulls, registries: $registries, blobs at once: $bound', async (given) => {
+    const { registries, bound } = given;
     const held: (() => void)[] = [];
-    const registry = await fake((request, response) => {
-      const digest = request.url?.split('/blobs/')[1] ?? '';
-      if (!layersOf.has(digest)) return false;
-      held.push(() => response.end(layersOf.get(digest)));
-      return true;
-    });
     const layersOf = new Map<string, Buffer>();
+    let most = 0;
+    const all: FakeRegistry[] = [];
+    for (let i = 0; i < registries; i++) {
+      const registry = await fake((request, response) => {
+        const digest = request.url?.split('/blobs/')[1] ?? '';
+        if (!layersOf.has(digest)) return false;
+        held.push(() => response.end(layersOf.get(digest)));
+        most = Math.max(most, held.length);
+        return true;
+      });
+      all.push(registry);
+    }
+    // Each may have three blobs at once, which is more than the bound in all.
     const images = await Promise.all(
-      ['a', 'b', 'c'].map((name) => imageOf(`${name}1`, `${name}2`, `${name}3`, `${name}4`)),
+      Array.from({ length: given.pulls }, (_, i) => imageOf(...[1, 2, 3, 4].map((layer) => `${i}-${layer}`))),
     );
     const pulls = images.map((image, i) => {
-      registry.add(`app${i}`, 'v1', image);
+      const registry = all[i % registries];
+      registry?.add(`app${i}`, 'v1', image);
       for (const digest of layerDigests(image))
         layersOf.set(digest, image.blobs.get(digest) ?? Buffer.alloc(0));
-      return fixture.images.pull(`${registry.host}/app${i}:v1`);
+      return fixture.images.pull(`${registry?.host}/app${i}:v1`);
     });
-    // Three of each of two pulls; the third pull waits for its turn.
-    await expect.poll(() => held.length, { timeout: 10_000 }).toBe(6);
-    let most = 0;
-    for (let answered = 0; answered < 12; answered++) {
+    await expect.poll(() => held.length, { timeout: 10_000 }).toBe(bound);
+    for (let answered = 0; answered < layersOf.size; ) {
       await expect.poll(() => held.length, { timeout: 10_000 }).toBeGreaterThan(0);
-      most = Math.max(most, held.length);
-      held.shift()?.();
+      for (const answer of held.splice(0)) {
+        answer();
+        answered += 1;
+      }
     }
-    expect(most).toBe(6);
+    expect(most).toBe(bound);
     expect((await Promise.all(pulls)).map(({ id }) => id)).toEqual(images.map(({ id }) => id));
   });
 
