@@ -15,11 +15,25 @@ export function readKeys(paths: readonly string[]): Promise<KeyObject[]> {
 }
 
 async function readKey(path: string): Promise<KeyObject> {
-  const key = await readFile(path)
-    .then((pem) => createPublicKey(pem))
-    .catch((e: unknown) => {
-      throw new BerthError('precondition', `${path}: is no public key: ${messageOf(e)}`, { cause: e });
-    });
+  const pem = await readFile(path).catch((e: unknown) => {
+    throw noKey(path, e);
+  });
+  return parseKey(pem, path);
+}
+
+/**
+ * The public key of one PEM file's bytes.
+ *
+ * @param path for errors
+ * @throws BerthError `precondition` as `readKeys` does
+ */
+export function parseKey(pem: Buffer, path: string): KeyObject {
+  let key: KeyObject;
+  try {
+    key = createPublicKey(pem);
+  } catch (e: unknown) {
+    throw noKey(path, e);
+  }
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
   const isKnown =
     type === 'ed25519' ||
@@ -27,4 +41,8 @@ async function readKey(path: string): Promise<KeyObject> {
     (type === 'rsa' && (details?.modulusLength ?? 0) >= MIN_RSA_BITS);
   if (isKnown) return key;
   throw new BerthError('precondition', `${path}: must be a key of ECDSA P-256, Ed25519 or RSA of 2048 bits`);
+}
+
+function noKey(path: string, cause: unknown): BerthError {
+  return new BerthError('precondition', `${path}: is no public key: ${messageOf(cause)}`, { cause });
 }

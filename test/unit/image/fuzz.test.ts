@@ -1,10 +1,14 @@
+import { generateKeyPairSync, sign } from 'node:crypto';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { BerthError } from '../../../src/errors.ts';
-import { parseConfig, parseDocument } from '../../../src/image/manifest.ts';
+import { digestOf, parseConfig, parseDocument } from '../../../src/image/manifest.ts';
 import { parseReference } from '../../../src/image/reference.ts';
 import { parseChallenges } from '../../../src/image/registry/challenge.ts';
 import { parseHosts } from '../../../src/image/registry/hosts.ts';
+import { cosignSignatures } from '../../../src/image/signature/cosign.ts';
+import { parseKey } from '../../../src/image/signature/keys.ts';
+import { findFault } from '../../../src/image/signature/verify.ts';
 import { type TarEntry, TarReader } from '../../../src/image/tar/reader.ts';
 import { decompress } from '../../../src/image/unpack/decompress.ts';
 import { buildImage, layer, tar } from '../../support/images.ts';
@@ -58,6 +62,12 @@ async function survive(samples: readonly Buffer[], parse: (bytes: Buffer) => unk
   expect(accepted).toBeGreaterThan(0);
   expect(refused).toBeGreaterThan(0);
 }
+
+const keyPairs = () => ({
+  ed25519: generateKeyPairSync('ed25519'),
+  ecdsa: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
+});
 
 /** A header of the old GNU format with a list that goes on in a second block. */
 async function sparseArchive(): Promise<Buffer> {
@@ -160,5 +170,81 @@ describe('damaged or hostile input is read or refused, nothing else:', () => {
       'Bearer realm="https://a/t",service="s",scope="repository:a:pull", Basic realm="x"',
     );
     for (let i = 0; i < ROUNDS; i++) parseChallenges([mutate(challenge, next).toString('latin1')]);
+  });
+
+  describe('of signatures:', () => {
+    const digest = `sha256:${'0'.repeat(64)}`;
+    const expected = { digest, tag: 'v1', isIdentity: (name: string) => name === 'a.example/b' };
+    const pair = generateKeyPairSync('ed25519');
+    const text = Buffer.from(
+      JSON.stringify({
+        critical: {
+          identity: { 'docker-reference': 'a.example/b:v1' },
+          image: { 'docker-manifest-digest': digest },
+          type: 'cosign container image signature',
+        },
+        optional: { by: 'x'.repeat(200) },
+      }),
+    );
+
+    /** What holds is accepted, a fault refused; neither throws. */
+    const check = (...args: Parameters<typeof findFault>): void => {
+      const fault = findFault(...args);
+      if (fault !== undefined) throw new BerthError('signatureInvalid', fault);
+    };
+
+    it('payloads that are signed', async () => {
+      await survive([text], (payload) =>
+        check({ payload, signature: sign(null, payload, pair.privateKey) }, [pair.publicKey], expected),
+      );
+    });
+
+    it.each(Object.entries(keyPairs()))(
+      'signatures and keys of %s',
+      async (type, { publicKey, privateKey }) => {
+        const good = sign(type === 'ed25519' ? null : 'sha256', text, privateKey);
+        await survive([Buffer.from(`${good.toString('base64')}${' '.repeat(40)}`)], (base64) => {
+          const signature = Buffer.from(base64.toString('latin1'), 'base64');
+          check({ payload: text, signature }, [publicKey], expected);
+        });
+        const pem = Buffer.from(`a comment\n${publicKey.export({ type: 'spki', format: 'pem' })}`);
+        await survive([pem], (bytes) => parseKey(bytes, 'key.pem'));
+        const der = publicKey.export({ type: 'spki', format: 'der' });
+        // A key that is none any more may be there beside a good one, which must be found behind it.
+        await survive([Buffer.concat([der, Buffer.alloc(20)])], (bytes) => {
+          const wrapped = `-----BEGIN PUBLIC KEY-----\n${bytes.toString('base64')}\n-----END PUBLIC KEY-----\n`;
+          check(
+            { payload: text, signature: good },
+            [parseKey(Buffer.from(wrapped), 'key.pem'), publicKey],
+            expected,
+          );
+        });
+      },
+    );
+
+    it('manifests of signatures', async () => {
+      const payload = digestOf(text);
+      const layer = {
+        mediaType: 'application/vnd.dev.cosign.simplesigning.v1+json',
+        digest: payload,
+        size: text.length,
+        annotations: { 'dev.cosignproject.cosign/signature': 'AAAA' },
+      };
+      const manifest = {
+        schemaVersion: 2,
+        config: { mediaType: 'x', digest, size: 2 },
+        layers: [layer, layer],
+      };
+      await survive([Buffer.from(JSON.stringify(manifest))], async (bytes) => {
+        const client = {
+          manifest: async () => ({ digest: digestOf(bytes), bytes, mediaType: '' }),
+          blob: async function* () {
+            yield text;
+          },
+        };
+        for await (const found of cosignSignatures(client, digest, new AbortController().signal))
+          expect(found.payload).toEqual(text);
+      });
+    });
   });
 });
