@@ -25,7 +25,7 @@ import { containerLogPath, makeLogDirectory } from './log-path.ts';
 import { makeMountSources } from './mount-sources.ts';
 import { type ContainerRecord, containerKey } from './record.ts';
 import { mountRootfs } from './rootfs.ts';
-import { containerSpec } from './spec.ts';
+import { containerSpec, findNodeParts } from './spec.ts';
 import { runtimeOf } from './start.ts';
 
 /**
@@ -150,6 +150,7 @@ async function make(
   image: Image,
 ): Promise<Partial<ContainerRecord>> {
   const paths = s.paths.container(container.id);
+  const nodeParts = await findNodeParts(s, sandbox, container.config);
   // Meanwhile, for a program is started; what it finds is asked for below, if things get that far.
   const sources = makeMountSources(container.config.mounts);
   sources.catch(() => {});
@@ -159,7 +160,7 @@ async function make(
   const mounts = [...ofImages, ...(await makeDeclaredVolumes(sandbox, paths, image, ofImages))];
   await s.faults.at('CreateContainer.imageVolumes');
   await sources;
-  const spec = await containerSpec(s, sandbox, container, image, mounts);
+  const spec = await containerSpec(s, sandbox, container, image, nodeParts, mounts);
   const view = await viewOf(s, sandbox, container);
   spec.mounts.push(...view);
   // It holds the environment, and with it passwords.

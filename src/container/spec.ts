@@ -6,20 +6,21 @@ import { applyCdiEdits } from '../cdi/apply.ts';
 import { requestedCdiDevices } from '../cdi/name.ts';
 import { readCdiFiles } from '../cdi/read.ts';
 import { resolveCdiDevices } from '../cdi/resolve.ts';
+import type { CdiEdits } from '../cdi/schema.ts';
 import { handlerConfig } from '../config/handler.ts';
 import { BerthError, invalid, isErrno } from '../errors.ts';
 import type { Image } from '../image/types.ts';
 import type { MissingFeatures } from '../isolation/features.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
-import { buildContainerSpec } from '../spec/container.ts';
+import { buildContainerSpec, type ContainerSpecInput } from '../spec/container.ts';
 import { findDevices, hostDevices } from '../spec/devices.ts';
 import { parseUlimits } from '../spec/rlimits.ts';
 import { loadSeccomp } from '../spec/seccomp-load.ts';
 import type { Spec } from '../spec/types.ts';
 import { isAlive } from '../sys/process-identity.ts';
 import { openInRoot } from '../sys/safe-path.ts';
-import type { Mount } from './config.ts';
+import type { ContainerConfig, Mount } from './config.ts';
 import { checkPropagation } from './propagation.ts';
 import type { ContainerRecord } from './record.ts';
 import { relabelVolumes } from './relabel.ts';
@@ -27,9 +28,42 @@ import { relabelVolumes } from './relabel.ts';
 /** /etc/passwd and /etc/group of real images stay far below this; bytes. */
 const MAX_ROOTFS_FILE = 8 * 1024 * 1024;
 
+/** What a container asks of the node by name. */
+type NodeParts = Pick<ContainerSpecInput, 'devices' | 'hostDevices' | 'seccomp' | 'apparmor' | 'missing'> & {
+  cdiEdits: CdiEdits[];
+};
+
 /**
- * Gathers what a container's spec is made from and builds it. The root file system must be mounted, the sources of
- * mounts must be there.
+ * Finds what a container asks of the node, before anything is made for it.
+ *
+ * @throws BerthError naming the field: `invalid` for what the node does not have, `unimplemented` for what the
+ * runtime handler cannot give, `precondition` for what cannot be found out
+ */
+export async function findNodeParts(
+  s: Services,
+  sandbox: SandboxRecord,
+  config: ContainerConfig,
+): Promise<NodeParts> {
+  const sc = config.security;
+  const cdiDevices = requestedCdiDevices(config);
+  const missing = await s.features.missingIn(sandbox.runtimeHandler);
+  refuseDevices(config.devices.length + cdiDevices.length, missing.host);
+  const isOfNode = sandbox.config.security.namespaces.user.mode === 'node' && missing.host === undefined;
+  const [apparmor, cdiFiles, devices, seccomp, resolved] = await Promise.all([
+    s.apparmor.profileFor(sc, missing.host),
+    cdiDevices.length > 0 ? readCdiFiles(s.config.cdi_spec_dirs) : { files: [], problems: [] },
+    findDevices(config.devices),
+    loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),
+    // Device files of the node are of no use to ids that the node does not know.
+    sc.privileged && isOfNode ? hostDevices() : [],
+  ]);
+  const cdiEdits = resolveCdiDevices(cdiDevices, cdiFiles);
+  return { missing, apparmor, devices, hostDevices: resolved, seccomp, cdiEdits };
+}
+
+/**
+ * Gathers the rest of what a container's spec is made from and builds it. The root file system must be mounted, the
+ * sources of mounts must be there.
  *
  * @param mounts the config's, with the place of each image that is mounted
  */
@@ -38,24 +72,15 @@ export async function containerSpec(
   sandbox: SandboxRecord,
   container: ContainerRecord,
   image: Image,
+  { cdiEdits, ...nodeParts }: NodeParts,
   mounts: Mount[],
 ): Promise<Spec> {
   const config = { ...container.config, mounts };
-  const sc = config.security;
   const files = s.paths.sandbox(sandbox.id);
   const { network, ipc, user } = sandbox.config.security.namespaces;
   const rootfs = s.paths.container(container.id).rootfs;
-  const missing = await s.features.missingIn(sandbox.runtimeHandler);
-  refuseDevices(config.devices.length + requestedCdiDevices(config).length, missing.host);
-  const apparmor = await s.apparmor.profileFor(sc, missing.host);
   await checkPropagation(config.mounts);
   await relabelVolumes(config.mounts, container.selinux?.mount);
-  const [devices, seccomp, resolved] = await Promise.all([
-    findDevices(config.devices),
-    loadSeccomp(sc.seccomp, sc.privileged, 'config.linux.security_context.seccomp', s.config.seccomp_profile),
-    // Device files of the node are of no use to ids that the node does not know.
-    sc.privileged && user.mode === 'node' && missing.host === undefined ? hostDevices() : [],
-  ]);
   const spec = await buildContainerSpec({
     config,
     image: image.config,
@@ -68,7 +93,7 @@ export async function containerSpec(
         : {}),
       ...(ipc === 'pod' ? { ipc: join(files.namespaces, 'ipc') } : {}),
       ...(user.mode === 'pod' ? { user: join(files.namespaces, 'user') } : {}),
-      pid: pidNamespacePath(s, sandbox, container, missing),
+      pid: pidNamespacePath(s, sandbox, container, nodeParts.missing),
     },
     files: {
       hosts: files.hosts,
@@ -77,21 +102,14 @@ export async function containerSpec(
       shm: ipc === 'pod' ? files.shm : '/dev/shm',
     },
     hostname: network === 'pod' ? sandbox.config.hostname : nodeName(),
-    devices,
-    hostDevices: resolved,
-    seccomp,
-    apparmor,
+    ...nodeParts,
     selinux: container.selinux ?? {},
     rlimits: parseUlimits(s.config.default_ulimits),
     allowedAnnotations: handlerConfig(s.config, sandbox.runtimeHandler)?.allowed_annotations ?? [],
-    missing,
     host: s.host,
     readRootfsFile: (path) => readRootfsFile(rootfs, path),
   });
-  const cdiDevices = requestedCdiDevices(config);
-  if (cdiDevices.length === 0) return spec;
-  const cdiFiles = await readCdiFiles(s.config.cdi_spec_dirs);
-  return applyCdiEdits(spec, resolveCdiDevices(cdiDevices, cdiFiles), sc.privileged);
+  return applyCdiEdits(spec, cdiEdits, config.security.privileged);
 }
 
 /** @throws BerthError `unimplemented`: the container asks for devices that it cannot have */

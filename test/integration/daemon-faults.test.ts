@@ -10,7 +10,7 @@ import { BUSYBOX } from '../support/busybox.ts';
 import { type FaultAction, FaultPlan } from '../support/faults.ts';
 import { buildImage, layer } from '../support/images.ts';
 import { leftovers } from '../support/leaks.ts';
-import { containerConfig, Pods, SHARED_PID, until } from '../support/pods.ts';
+import { containerConfig, Pods, refusal, SHARED_PID, until } from '../support/pods.ts';
 import { type Registry, startRegistry } from '../support/registry.ts';
 
 const ACTIONS: readonly FaultAction[] = ['error', 'crash', 'delay 100'];
@@ -141,6 +141,22 @@ afterEach(async () => {
   await revive();
   // Nothing, unless the test failed: the next one is to begin on clean ground.
   await berthd.removeAllPods();
+});
+
+it('what the node does not have is refused before a root file system is mounted', async () => {
+  const pod = await pods.run();
+  await plan.set([{ point: 'CreateContainer.rootfs', action: 'error' }]);
+  const profile = { profile_type: 'Localhost', localhost_ref: 'no-such-profile' } as const;
+  const wanted: [ContainerConfig, string][] = [
+    [{ CDI_devices: [{ name: 'berth.example/thing=none' }] }, 'config.CDI_devices[0].name: no CDI device'],
+    [{ linux: { security_context: { apparmor: profile } } }, 'config.linux.security_context.apparmor'],
+    [{ devices: [{ host_path: '/dev/no-such-device' }] }, 'config.devices[0].host_path'],
+  ];
+  for (const [asked, message] of wanted) {
+    const refused = await refusal(pods.create(pod, asked));
+    expect(refused).toMatchObject({ kind: 'invalid', message: expect.stringContaining(message) });
+  }
+  expect(await plan.done()).toEqual([]);
 });
 
 describe.each(ACTIONS)('%s', (action) => {
