@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { errnoOf, isGone, type ReadFile, readOptional, wrap } from './io.ts';
 
 /**
@@ -7,6 +7,8 @@ import { errnoOf, isGone, type ReadFile, readOptional, wrap } from './io.ts';
  * copy of all descriptors and closes it, 0.1 ms for a thousand.
  */
 const MAX_OPEN = 2048;
+/** Nor more than this part of the descriptors that the process may have: the rest is for connections and programs. */
+const MAX_SHARE = 4;
 /** How old a limit may be, milliseconds. */
 const LIMIT_AGE_MS = 30_000;
 /** A file that was not read between so many looks through them is closed: its reader has gone. */
@@ -41,7 +43,7 @@ export class KeptFiles {
   #round = 0;
   #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
 
-  constructor(max = MAX_OPEN) {
+  constructor(max = mostKept(readFileSync('/proc/self/limits', 'utf8'))) {
     this.#max = max;
   }
 
@@ -148,4 +150,15 @@ export class KeptFiles {
       }
     }
   }
+}
+
+/**
+ * How many files a process may keep open.
+ *
+ * @param limits the text of its /proc/<pid>/limits. The soft limit counts, which Node.js raises to the hard one when
+ *   it starts.
+ */
+export function mostKept(limits: string): number {
+  const [, soft] = /^Max open files +(\d+)/m.exec(limits) ?? [];
+  return soft === undefined ? MAX_OPEN : Math.min(MAX_OPEN, Math.floor(Number(soft) / MAX_SHARE));
 }

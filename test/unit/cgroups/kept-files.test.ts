@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { KeptFiles } from '../../../cgroups/kept-files.ts';
+import { KeptFiles, mostKept } from '../../../cgroups/kept-files.ts';
 
 let root = '';
 let dir = '';
@@ -56,6 +56,17 @@ describe('KeptFiles', () => {
       expect(['a', 'b', 'c', 'd', 'e'].map((name) => files.read(dir, name)).join('')).toBe('abcde');
       expect([files.size, openHere()]).toEqual([3, 3]);
     }
+  });
+
+  it.each([
+    ['1024                 524288', 256],
+    ['524288               524288', 2048],
+    ['unlimited            unlimited', 2048],
+  ])('may have a part of the descriptors of its process: %s', (limits, most) => {
+    const lines = ['Max processes             126             126             processes', ''];
+    expect(mostKept(lines.join(`\nMax open files            ${limits}               files     \n`))).toBe(
+      most,
+    );
   });
 
   it('knows what a cgroup does not have, until it is asked to look again', () => {
