@@ -1,4 +1,27 @@
-import { defineConfig } from 'rolldown';
+import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { defineConfig, type Plugin } from 'rolldown';
+
+/** Where files are written before they are put into their places: as deep, for the paths in maps. */
+const [MADE, MADE_GUEST] = ['dist.made', 'dist.made.guest'];
+
+/**
+ * Puts each file that was made in the place of the one before, and removes those that are made no more. The place
+ * is never empty: a berthd that runs from it starts its helper at any moment.
+ */
+function replacing(made: string, place: string): Plugin {
+  return {
+    name: 'replacing',
+    writeBundle: () => {
+      mkdirSync(place, { recursive: true });
+      const names = readdirSync(made);
+      for (const name of names) renameSync(join(made, name), join(place, name));
+      rmSync(made, { recursive: true });
+      for (const entry of readdirSync(place, { withFileTypes: true }))
+        if (entry.isFile() && !names.includes(entry.name)) rmSync(join(place, entry.name));
+    },
+  };
+}
 
 // One file for each program, with the libraries it uses, instead of some hundred modules: berthd then answers
 // after half of the CPU time. Functions keep their names, and the maps lead traces back to the sources
@@ -16,8 +39,9 @@ const programs = defineConfig({
   platform: 'node',
   // It brings machine code, which it finds from where it is.
   external: ['koffi'],
+  plugins: [replacing(MADE, 'dist')],
   output: {
-    dir: 'dist',
+    dir: MADE,
     cleanDir: true,
     format: 'esm',
     chunkFileNames: '[name].js',
@@ -35,7 +59,8 @@ const agent = defineConfig({
   input: 'src/vm/agent/main.ts',
   platform: 'node',
   external: ['koffi'],
-  output: { file: 'dist/guest/agent.js', format: 'esm', minify: true },
+  plugins: [replacing(MADE_GUEST, 'dist/guest')],
+  output: { file: join(MADE_GUEST, 'agent.js'), format: 'esm', minify: true },
 });
 
 export default [programs, agent];
