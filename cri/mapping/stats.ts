@@ -12,6 +12,12 @@ import type { NetworkStats, SandboxStats } from '../../src/stats/sandbox-stats.t
 import type { InterfaceCounters } from '../../src/sys/namespaces.ts';
 import { int64 } from './int64.ts';
 
+/** What sandboxes and containers have in common; their metadata are not alike. */
+interface Attributed<T> {
+  id: string;
+  config: { metadata: T; labels: Record<string, string>; annotations: Record<string, string> };
+}
+
 /** What is unknown is absent, never 0: the kubelet takes a 0 for a measurement. */
 export function toContainerStats(
   { record, cgroup, usageNanoCores, swapAvailableBytes, writableLayer }: DomainStats,
@@ -19,12 +25,7 @@ export function toContainerStats(
 ): ContainerStats {
   const timestamp = int64(cgroup.timestampNs);
   return {
-    attributes: {
-      id: record.id,
-      metadata: record.config.metadata,
-      labels: record.config.labels,
-      annotations: record.config.annotations,
-    },
+    attributes: attributesOf(record),
     cpu: toCpu(cgroup, usageNanoCores),
     memory: toMemory(cgroup),
     swap: {
@@ -53,12 +54,7 @@ export function toPodSandboxStats(
 ): PodSandboxStats {
   const timestamp = int64(cgroup.timestampNs);
   return {
-    attributes: {
-      id: record.id,
-      metadata: record.config.metadata,
-      labels: record.config.labels,
-      annotations: record.config.annotations,
-    },
+    attributes: attributesOf(record),
     linux: {
       cpu: toCpu(cgroup, usageNanoCores),
       memory: toMemory(cgroup),
@@ -68,6 +64,10 @@ export function toPodSandboxStats(
       io: { timestamp, psi: toPsi(cgroup.psi?.io) },
     },
   };
+}
+
+function attributesOf<T>({ id, config: { metadata, labels, annotations } }: Attributed<T>) {
+  return { id, metadata, labels, annotations };
 }
 
 function toCpu({ timestampNs, cpu, psi }: CgroupUsage, usageNanoCores: bigint | undefined): CpuUsage {

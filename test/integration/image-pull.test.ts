@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -13,34 +13,19 @@ import {
 } from '../support/images.ts';
 import {
   BASIC_USER,
-  type FakeRegistry,
+  fakeRegistry,
   type Registry,
   startFakeRegistry,
   startRegistry,
 } from '../support/registry.ts';
 
 let fixture: ImageFixture;
-const fakes: FakeRegistry[] = [];
 
 beforeEach(() => {
   fixture = imageFixture();
 });
 
-afterEach(async () => {
-  await fixture.close();
-  for (const fake of fakes.splice(0)) await fake.stop();
-});
-
-async function fake(...args: Parameters<typeof startFakeRegistry>): Promise<FakeRegistry> {
-  const registry = await startFakeRegistry(...args);
-  fakes.push(registry);
-  return registry;
-}
-
-function hosts(host: string, toml: string): void {
-  mkdirSync(join(fixture.hostsDir, host), { recursive: true });
-  writeFileSync(join(fixture.hostsDir, host, 'hosts.toml'), toml);
-}
+afterEach(() => fixture.close());
 
 /** An image of three layers, each compressed in another way. */
 async function threeLayers(): Promise<BuiltImage> {
@@ -169,7 +154,7 @@ describe('credentials', () => {
   });
 
   it('get a token from the service that the registry names', async () => {
-    const tokens = await fake((request, response) => {
+    const tokens = await fakeRegistry((request, response) => {
       const url = new URL(request.url ?? '', 'http://x');
       const isRight =
         request.headers.authorization === `Basic ${Buffer.from('user:pass').toString('base64')}`;
@@ -177,7 +162,7 @@ describe('credentials', () => {
       else response.end(JSON.stringify({ access_token: 'the-token' }));
       return true;
     });
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (request.headers.authorization === 'Bearer the-token') return false;
       const challenge = `Bearer realm="http://${tokens.host}/token",service="s",scope="repository:app:pull"`;
       response.writeHead(401, { 'www-authenticate': challenge }).end();
@@ -195,7 +180,7 @@ describe('credentials', () => {
 
   it('may be an identity token, which only the service for tokens gets', async () => {
     const forms: string[] = [];
-    const tokens = await fake((request, response) => {
+    const tokens = await fakeRegistry((request, response) => {
       let form = '';
       request.on('data', (data: Buffer) => (form += String(data)));
       request.on('end', () => {
@@ -205,7 +190,7 @@ describe('credentials', () => {
       });
       return true;
     });
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (request.headers.authorization === 'Bearer the-token') return false;
       const challenge = `Bearer realm="http://${tokens.host}/token",service="s"`;
       response.writeHead(401, { 'www-authenticate': challenge }).end();
@@ -223,8 +208,8 @@ describe('credentials', () => {
   });
 
   it('are not sent along when a blob is redirected elsewhere', async () => {
-    const store = await fake();
-    const registry = await fake((request, response) => {
+    const store = await fakeRegistry();
+    const registry = await fakeRegistry((request, response) => {
       if (request.headers.authorization === undefined) {
         response.writeHead(401, { 'www-authenticate': 'Basic realm="r"' }).end();
         return true;
@@ -236,7 +221,7 @@ describe('credentials', () => {
     const built = await small();
     registry.add('app', 'v1', built);
     store.add('app', 'v1', built);
-    hosts(
+    fixture.hosts(
       registry.host,
       `[host."http://${registry.host}"]\n[host."http://${registry.host}".header]\nx-secret = "s"`,
     );
@@ -250,7 +235,7 @@ describe('credentials', () => {
   });
 
   it('follow no endless redirects', async () => {
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!request.url?.includes('/blobs/')) return false;
       response.writeHead(307, { location: request.url }).end();
       return true;
@@ -266,7 +251,7 @@ describe('credentials', () => {
 
 describe('mirrors', () => {
   it('are asked in order, a dead one is passed over, and a change needs no restart', async () => {
-    const [first, second] = [await fake(), await fake()];
+    const [first, second] = [await fakeRegistry(), await fakeRegistry()];
     const built = await small();
     second.add('team/app', 'v1', built);
     const dead = await startFakeRegistry();
@@ -274,7 +259,7 @@ describe('mirrors', () => {
     const toml = [dead, first, second].map(
       (m) => `[host."http://${m.host}"]\ncapabilities = ["pull", "resolve"]\n`,
     );
-    hosts('registry.invalid', `server = "https://registry.invalid"\n${toml.join('')}`);
+    fixture.hosts('registry.invalid', `server = "https://registry.invalid"\n${toml.join('')}`);
     expect((await fixture.images.pull('registry.invalid/team/app:v1')).repoTags).toEqual([
       'registry.invalid/team/app:v1',
     ]);
@@ -282,17 +267,17 @@ describe('mirrors', () => {
     expect(second.requests[0]?.line).toBe('HEAD /v2/team/app/manifests/v1?ns=registry.invalid');
     const before = second.requests.length;
     first.add('team/app', 'v1', built);
-    hosts('registry.invalid', toml[1] ?? '');
+    fixture.hosts('registry.invalid', toml[1] ?? '');
     await fixture.images.pull('registry.invalid/team/app:v1');
     expect(second.requests).toHaveLength(before);
   });
 
   it('that may only pull are not asked what a tag means', async () => {
-    const [mirror, registry] = [await fake(), await fake()];
+    const [mirror, registry] = [await fakeRegistry(), await fakeRegistry()];
     const built = await small();
     mirror.add('app', 'v1', built);
     registry.add('app', 'v1', built);
-    hosts(registry.host, `[host."http://${mirror.host}"]\ncapabilities = ["pull"]\n`);
+    fixture.hosts(registry.host, `[host."http://${mirror.host}"]\ncapabilities = ["pull"]\n`);
     await fixture.images.pull(`${registry.host}/app:v1`);
     expect(mirror.requests.some((r) => r.line.includes('/manifests/v1'))).toBe(false);
     expect(registry.requests.some((r) => r.line.includes('/blobs/'))).toBe(false);
@@ -308,13 +293,13 @@ describe('mirrors', () => {
   });
 
   it('that answer 5xx are unavailable, too, and a wrong hosts.toml is named', async () => {
-    const registry = await fake((_, response) => {
+    const registry = await fakeRegistry((_, response) => {
       response.writeHead(503).end();
       return true;
     });
     const ref = `${registry.host}/app:v1`;
     await expect(fixture.images.pull(ref)).rejects.toThrow(/^RegistryUnavailable: .*status 503/);
-    hosts(registry.host, 'capabilities = ["pul"]');
+    fixture.hosts(registry.host, 'capabilities = ["pul"]');
     await expect(fixture.images.pull(ref)).rejects.toMatchObject({
       kind: 'precondition',
       message: expect.stringMatching(/hosts\.toml: capabilities\.0/),
@@ -324,7 +309,7 @@ describe('mirrors', () => {
 
 describe('content that is not what it claims', () => {
   it('is refused: a corrupted blob', async () => {
-    const registry = await fake();
+    const registry = await fakeRegistry();
     const built = await small();
     registry.add('app', 'v1', built);
     const path = `app/blobs/${layerDigest(built)}`;
@@ -338,7 +323,7 @@ describe('content that is not what it claims', () => {
   });
 
   it('is refused: a manifest with another digest, an artifact, schema 1, one that is too large', async () => {
-    const registry = await fake();
+    const registry = await fakeRegistry();
     const built = await small();
     registry.add('app', 'v1', built);
     const put = (tag: string, body: object | Buffer, mediaType = 'application/json') =>
@@ -366,7 +351,7 @@ describe('connections', () => {
     let broken = false;
     const built = await small('x', 500_000);
     const digest = layerDigest(built);
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!request.url?.includes(digest) || broken) return false;
       broken = true;
       const body = built.blobs.get(digest) ?? Buffer.alloc(0);
@@ -388,7 +373,7 @@ describe('connections', () => {
     const { layers } = JSON.parse(String(built.blobs.get(built.manifest.digest)));
     const [first, second]: string[] = layers.map(({ digest }: { digest: string }) => digest);
     let isDown = true;
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!isDown || !request.url?.includes(second ?? '')) return false;
       void vi
         .waitFor(() => expect(fixture.db.all('SELECT * FROM layers')).toHaveLength(1), 10_000)
@@ -408,7 +393,7 @@ describe('connections', () => {
   it('that stay broken fail the pull and leave nothing', async () => {
     const built = await small('x', 500_000);
     const digest = layerDigest(built);
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!request.url?.includes(digest)) return false;
       response.writeHead(200, { 'content-length': built.blobs.get(digest)?.length });
       response.write('short', () => response.destroy());
@@ -427,7 +412,7 @@ describe('the same image wanted twice', () => {
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     const built = await small();
     const digest = layerDigest(built);
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!request.url?.includes(digest)) return false;
       onAsked();
       void released.then(() => response.end(built.blobs.get(digest)));
@@ -450,7 +435,7 @@ describe('the same image wanted twice', () => {
 
   it('ends when both leave', async () => {
     const { promise: asked, resolve: onAsked } = Promise.withResolvers<void>();
-    const registry = await fake((request) => {
+    const registry = await fakeRegistry((request) => {
       if (!request.url?.includes('/blobs/')) return false;
       onAsked();
       return true;

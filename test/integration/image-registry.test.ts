@@ -8,10 +8,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { CLOCKS } from '../../src/image/registry/http.ts';
 import { type Authority, makeAuthority } from '../support/certificates.ts';
 import { type BuiltImage, buildImage, type ImageFixture, imageFixture, layer } from '../support/images.ts';
-import { type FakeRegistry, type Registry, startFakeRegistry, startRegistry } from '../support/registry.ts';
+import { type FakeRegistry, fakeRegistry, type Registry, startRegistry } from '../support/registry.ts';
 
 let fixture: ImageFixture;
-const fakes: FakeRegistry[] = [];
 
 beforeEach(() => {
   fixture = imageFixture({
@@ -19,23 +18,7 @@ beforeEach(() => {
   });
 });
 
-afterEach(async () => {
-  await fixture.close();
-  for (const fake of fakes.splice(0)) await fake.stop();
-});
-
-async function fake(...args: Parameters<typeof startFakeRegistry>): Promise<FakeRegistry> {
-  const registry = await startFakeRegistry(...args);
-  fakes.push(registry);
-  return registry;
-}
-
-function hosts(host: string, toml: string): string {
-  const dir = join(fixture.hostsDir, host);
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(join(dir, 'hosts.toml'), toml);
-  return dir;
-}
+afterEach(() => fixture.close());
 
 async function imageOf(...files: string[]): Promise<BuiltImage> {
   return buildImage(await Promise.all(files.map((name) => layer([{ name, content: name }]))));
@@ -54,7 +37,7 @@ async function expectNothingLeft(): Promise<void> {
 describe('a registry that is busy', () => {
   it.each([429, 503])('is asked again when its answer %d says when', async (status) => {
     const refused = new Set<string>();
-    const registry = await fake(({ url = '', method }, response) => {
+    const registry = await fakeRegistry(({ url = '', method }, response) => {
       if (refused.has(`${method} ${url}`)) return false;
       refused.add(`${method} ${url}`);
       response.writeHead(status, { 'retry-after': '0' }).end();
@@ -68,7 +51,7 @@ describe('a registry that is busy', () => {
 
   it('for longer than is waited for, or always, is RegistryUnavailable', async () => {
     let after = '86400';
-    const registry = await fake((_, response) => {
+    const registry = await fakeRegistry((_, response) => {
       response.writeHead(429, { 'retry-after': after }).end();
       return true;
     });
@@ -85,7 +68,7 @@ describe('a layer whose bytes', () => {
   const stalling = async (trickle: boolean): Promise<{ registry: FakeRegistry; built: BuiltImage }> => {
     const built = buildImage([await layer([{ name: 'f', content: 'x'.repeat(500_000) }])]);
     const [digest = ''] = layerDigests(built);
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!request.url?.includes(digest)) return false;
       response.writeHead(200, { 'content-length': built.blobs.get(digest)?.length });
       response.write(Buffer.alloc(1000));
@@ -121,7 +104,7 @@ describe('several pulls', () => {
     let most = 0;
     const all: FakeRegistry[] = [];
     for (let i = 0; i < registries; i++) {
-      const registry = await fake((request, response) => {
+      const registry = await fakeRegistry((request, response) => {
         const digest = request.url?.split('/blobs/')[1] ?? '';
         if (!layersOf.has(digest)) return false;
         held.push(() => response.end(layersOf.get(digest)));
@@ -162,14 +145,14 @@ describe('several pulls', () => {
     const [digest = ''] = layerDigests(one);
     const { promise: asked, resolve: onAsked } = Promise.withResolvers<void>();
     const { promise: broken, resolve: breakOff } = Promise.withResolvers<void>();
-    const bad = await fake((request, response) => {
+    const bad = await fakeRegistry((request, response) => {
       if (!request.url?.includes(digest)) return false;
       response.writeHead(200, { 'content-length': one.blobs.get(digest)?.length });
       response.write(one.blobs.get(digest)?.subarray(0, 100_000), () => onAsked());
       void broken.then(() => response.destroy());
       return true;
     });
-    const good = await fake();
+    const good = await fakeRegistry();
     bad.add('app', 'v1', one);
     good.add('app', 'v1', two);
     const first = fixture.images.pull(`${bad.host}/app:v1`);
@@ -199,7 +182,7 @@ describe('a layer', () => {
     // The time in gzip's header changes nothing but the digest.
     damaged.fill(0x77, 4, 8);
     let answer = damaged;
-    const registry = await fake((request, response) => {
+    const registry = await fakeRegistry((request, response) => {
       if (!request.url?.includes(digest)) return false;
       response.writeHead(200, { 'content-length': answer.length });
       response.write(answer.subarray(0, -100));
@@ -251,11 +234,11 @@ describe('TLS', () => {
   const withClient = (): string => `client = [["${client.cert}", "${client.key}"]]\n`;
 
   it('wants an authority and a certificate of its own from hosts.toml, which may change', async () => {
-    hosts(secure.host, `server = "https://${secure.host}"\n`);
+    fixture.hosts(secure.host, `server = "https://${secure.host}"\n`);
     await expect(pull()).rejects.toThrow(/^RegistryUnavailable: .*certificate/);
-    hosts(secure.host, `server = "https://${secure.host}"\nca = "${authority.ca}"\n`);
+    fixture.hosts(secure.host, `server = "https://${secure.host}"\nca = "${authority.ca}"\n`);
     await expect(pull()).rejects.toThrow(/^RegistryUnavailable: /);
-    hosts(secure.host, `server = "https://${secure.host}"\nca = "${authority.ca}"\n${withClient()}`);
+    fixture.hosts(secure.host, `server = "https://${secure.host}"\nca = "${authority.ca}"\n${withClient()}`);
     expect(await pull()).toBe(built.id);
   });
 
@@ -265,7 +248,7 @@ describe('TLS', () => {
       process.env.SSL_CERT_FILE = authority.ca;
       await fixture.close();
       fixture = imageFixture();
-      hosts(secure.host, `server = "https://${secure.host}"\n${withClient()}`);
+      fixture.hosts(secure.host, `server = "https://${secure.host}"\n${withClient()}`);
       expect(await pull()).toBe(built.id);
     } finally {
       process.env.SSL_CERT_FILE = saved;
@@ -273,9 +256,9 @@ describe('TLS', () => {
   });
 
   it('may go unverified, and a damaged certificate is named', async () => {
-    hosts(secure.host, `server = "https://${secure.host}"\nskip_verify = true\n${withClient()}`);
+    fixture.hosts(secure.host, `server = "https://${secure.host}"\nskip_verify = true\n${withClient()}`);
     expect(await pull()).toBe(built.id);
-    const dir = hosts(secure.host, `server = "https://${secure.host}"\nca = "bad.pem"\n`);
+    const dir = fixture.hosts(secure.host, `server = "https://${secure.host}"\nca = "bad.pem"\n`);
     writeFileSync(join(dir, 'bad.pem'), '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n');
     await expect(pull()).rejects.toMatchObject({
       kind: 'precondition',
@@ -302,7 +285,10 @@ describe('TLS', () => {
     try {
       process.env.HTTPS_PROXY = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
       process.env.NO_PROXY = 'other.test';
-      hosts('registry.test', `server = "https://registry.test"\nca = "${authority.ca}"\n${withClient()}`);
+      fixture.hosts(
+        'registry.test',
+        `server = "https://registry.test"\nca = "${authority.ca}"\n${withClient()}`,
+      );
       expect(await pull('registry.test/team/app:v1')).toBe(built.id);
       expect(new Set(asked)).toEqual(new Set(['registry.test:443']));
       await expect(pull('other.test/team/app:v1')).rejects.toThrow(/^RegistryUnavailable: other\.test/);
@@ -316,14 +302,14 @@ describe('TLS', () => {
 
   it('a mirror may have the image elsewhere', async () => {
     const tls = `ca = "${authority.ca}"\n${withClient()}`;
-    hosts(
+    fixture.hosts(
       'registry.invalid',
       `[host."https://${secure.host}"]\n${tls}[host."https://${secure.host}".rewrite]\n"^(team/.*)" = "mirror/$1"\n`,
     );
     expect(await pull('registry.invalid/team/app:v1')).toBe(built.id);
     expect(fixture.images.get('registry.invalid/team/app:v1')?.id).toBe(built.id);
     const api = `https://${secure.host}/v2/mirror`;
-    hosts('registry.invalid', `[host."${api}"]\noverride_path = true\n${tls}`);
+    fixture.hosts('registry.invalid', `[host."${api}"]\noverride_path = true\n${tls}`);
     expect(await pull('registry.invalid/team/app:v1')).toBe(built.id);
   });
 });

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -127,6 +127,8 @@ export interface ImageFixture {
   root: string;
   hostsDir: string;
   db: Database;
+  /** Writes the hosts.toml of a registry. @returns the folder that it is in */
+  hosts(host: string, toml: string): string;
   /** Everything below the folders of blobs, layers and half-done work. */
   leftovers(): string[];
   close(): Promise<void>;
@@ -150,6 +152,12 @@ export function imageFixture(options: Partial<ImagesOptions> = {}): ImageFixture
     root,
     hostsDir,
     db,
+    hosts: (host, toml) => {
+      const dir = join(hostsDir, host);
+      mkdirSync(dir, { recursive: true });
+      writeFileSync(join(dir, 'hosts.toml'), toml);
+      return dir;
+    },
     leftovers: () =>
       ['content/sha256', 'content/sha512', 'ingest', 'layers'].flatMap((dir) =>
         readdirSync(join(root, dir)).map((name) => join(dir, name)),

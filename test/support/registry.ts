@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { onTestFinished } from 'vitest';
 import type { BuiltImage } from './images.ts';
 
 /** Debian's docker-registry on a free loopback port. */
@@ -169,4 +170,11 @@ export async function startFakeRegistry(
       await once(server, 'close');
     },
   };
+}
+
+/** A fake registry for one test, at whose end it stops. */
+export async function fakeRegistry(...args: Parameters<typeof startFakeRegistry>): Promise<FakeRegistry> {
+  const registry = await startFakeRegistry(...args);
+  onTestFinished(() => registry.stop());
+  return registry;
 }
