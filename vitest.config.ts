@@ -3,7 +3,11 @@ import { defineConfig } from 'vitest/config';
 /** Tests that boot a machine of their own under QEMU. */
 const MACHINES = 'test/integration/{node,vm}-*.test.ts';
 
+/** How long a condition is waited for, milliseconds: a busy machine needs seconds for what takes none. */
+const patient = { testTimeout: 30_000, expect: { poll: { timeout: 20_000, interval: 20 } } };
+
 const real = {
+  ...patient,
   // They share the machine's cgroups, mounts and network.
   fileParallelism: false,
   testTimeout: 60_000,
@@ -13,7 +17,7 @@ const real = {
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      { test: { ...patient, name: 'unit', include: ['test/unit/**/*.test.ts'] } },
       {
         test: { ...real, name: 'integration', include: ['test/integration/**/*.test.ts'], exclude: [MACHINES] },
       },

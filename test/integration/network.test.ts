@@ -6,11 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { pino } from 'pino';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Attachment, PodNetworkRequest } from '../../src/network/attachment.ts';
 import { Cni, type CniOptions } from '../../src/network/cni.ts';
 import { ConfWatcher } from '../../src/network/conf-watch.ts';
 import { inheritedEnvironment } from '../../src/sys/exec.ts';
+import { eventually } from '../support/eventually.ts';
 
 const exec = promisify(execFile);
 const debianPlugins = '/usr/lib/cni';
@@ -308,7 +309,7 @@ describe('a chain that fails', () => {
     await expect(cni.add(await cni.prepare(pod()))).rejects.toMatchObject({ kind: 'deadline' });
     for (const file of ['self', 'child']) {
       const pid = (await readFile(join(dir, file), 'utf8')).trim();
-      await vi.waitFor(async () => expect(await stateOf(pid)).toMatch(/^(gone|Z)$/));
+      await eventually(async () => expect(await stateOf(pid)).toMatch(/^(gone|Z)$/));
     }
     expect(await leases()).toEqual([]);
   });
@@ -320,7 +321,7 @@ describe('a chain that fails', () => {
     const abort = new AbortController();
     const adding = cni.add(await cni.prepare(pod()), abort.signal);
     const outcome = expect(adding).rejects.toMatchObject({ kind: 'cancelled' });
-    await vi.waitFor(async () => expect(await calls()).toContain('bad ADD'));
+    await eventually(async () => expect(await calls()).toContain('bad ADD'));
     abort.abort();
     await outcome;
     expect(await leases()).toEqual([]);
@@ -438,13 +439,13 @@ describe('readiness', () => {
     await expect(cni.prepare(pod())).rejects.toMatchObject({ kind: 'unavailable' });
     // Nobody asks: the watch alone has to see what happens.
     await configure('10-net.conflist', [bridgeConf(ranges4)]);
-    await vi.waitFor(() => expect(watcher.current().network?.name).toBe(bridge));
+    await eventually(() => expect(watcher.current().network?.name).toBe(bridge));
     expect(await cni.status()).toEqual({ ready: true, reason: '', message: '' });
 
     await rm(join(dir, 'etc'), { recursive: true });
-    await vi.waitFor(() => expect(watcher.current().network).toBeUndefined());
+    await eventually(() => expect(watcher.current().network).toBeUndefined());
     await configure('10-net.conf', [], '1.0.0', { type: 'bridge', plugins: undefined });
-    await vi.waitFor(() => expect(watcher.current().network?.plugins[0]?.type).toBe('bridge'));
+    await eventually(() => expect(watcher.current().network?.plugins[0]?.type).toBe('bridge'));
   });
 
   it('says which file is broken and how, and uses the next valid one', async () => {
@@ -473,7 +474,7 @@ describe('readiness', () => {
       message: expect.stringContaining('agent is down'),
     });
     await plugin('one', 'exit 0');
-    await vi.waitFor(async () => expect(await cni.status()).toMatchObject({ ready: true }));
+    await eventually(async () => expect(await cni.status()).toMatchObject({ ready: true }));
     await plugin('one', 'exec sleep 4713');
     const started = performance.now();
     for (let i = 0; i < 3; i++) expect(await cni.status()).toMatchObject({ ready: true });

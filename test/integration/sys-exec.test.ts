@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type RunOptions, run, runOk } from '../../src/sys/exec.ts';
 import { readProcessStat } from '../../src/sys/process-identity.ts';
+import { eventually } from '../support/eventually.ts';
 
 const options: RunOptions = { timeoutMs: 10_000, maxOutput: 1024 * 1024 };
 const sh = (script: string, more: Partial<RunOptions> = {}) =>
@@ -50,7 +51,7 @@ describe('run', () => {
         kind: 'deadline',
         message: 'sh: did not end within 500 ms',
       });
-      await vi.waitFor(() => expect(ended(Number(readFileSync(pidFile, 'utf8')))).toBe(true));
+      await eventually(() => expect(ended(Number(readFileSync(pidFile, 'utf8')))).toBe(true));
     } finally {
       rmSync(dir, { recursive: true });
     }

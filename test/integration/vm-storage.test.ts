@@ -3,11 +3,12 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bindTree } from '../../src/sys/idmap.ts';
 import { bindMount, MS_PRIVATE, MS_SHARED, mount, parseMountinfo, unmount } from '../../src/sys/mount.ts';
 import { identify } from '../../src/sys/process-identity.ts';
 import { Virtiofsd, virtiofsdKind } from '../../src/vm/storage/virtiofsd.ts';
+import { eventually } from '../support/eventually.ts';
 
 const PROGRAM = '/usr/lib/qemu/virtiofsd';
 
@@ -52,7 +53,7 @@ async function start(): Promise<Virtiofsd> {
 async function connected(server: Virtiofsd) {
   const socket = connect(path.join(dir, 'fs.sock'));
   // When it has a namespace of its own with the shared directory as its root, it is ready.
-  const pid = await vi.waitFor(async () => {
+  const pid = await eventually(async () => {
     const text = await readFile(`/proc/${server.process.pid}/task/${server.process.pid}/children`, 'utf8');
     const child = Number(text.split(' ')[0]);
     expect(child).toBeGreaterThan(0);
@@ -106,7 +107,7 @@ describe('virtiofsd', () => {
     const file = identify(pid);
     socket.destroy();
     expect((await server.ended).code).toBe(0);
-    await vi.waitFor(() => expect(file && existsSync(`/proc/${pid}`)).toBe(false));
+    await eventually(() => expect(file && existsSync(`/proc/${pid}`)).toBe(false));
   });
 
   it('is gone with its child when it is stopped, or killed from outside', async () => {
@@ -114,7 +115,7 @@ describe('virtiofsd', () => {
     const { pid } = await connected(server);
     await server.stop(soon());
     await server.stop(soon());
-    await vi.waitFor(() => expect(existsSync(`/proc/${pid}`)).toBe(false));
+    await eventually(() => expect(existsSync(`/proc/${pid}`)).toBe(false));
     await rm(path.join(dir, 'fs.sock'));
 
     const other = await start();

@@ -2,6 +2,7 @@ import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it, vi } from 'vitest';
 import { AttachLock, ownProcsFile } from '../../../cgroups/attach-lock.ts';
 import type { Hierarchy } from '../../../cgroups/mountinfo.ts';
+import { eventually } from '../../support/eventually.ts';
 
 describe('AttachLock', () => {
   it('is taken again and again, once at a time, while anybody works', async () => {
@@ -15,15 +16,15 @@ describe('AttachLock', () => {
     expect(take).not.toHaveBeenCalled();
     const [a, b] = [Promise.withResolvers<string>(), Promise.withResolvers<string>()];
     const both = [lock.ready(a.promise), lock.ready(b.promise)];
-    await vi.waitFor(() => expect(take.mock.calls.length).toBeGreaterThan(2));
+    await eventually(() => expect(take.mock.calls.length).toBeGreaterThan(2));
     a.resolve('a');
     expect(await both[0]).toBe('a');
     const soFar = take.mock.calls.length;
-    await vi.waitFor(() => expect(take.mock.calls.length).toBeGreaterThan(soFar + 1));
+    await eventually(() => expect(take.mock.calls.length).toBeGreaterThan(soFar + 1));
     b.reject(new Error('b'));
     await expect(both[1]).rejects.toThrow('b');
     // One that was begun before the end may still come.
-    await vi.waitFor(async () => {
+    await eventually(async () => {
       const before = take.mock.calls.length;
       await delay(20);
       expect(take.mock.calls.length).toBe(before);

@@ -1,8 +1,9 @@
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { imageService, runtimeService } from '../../../cri/services.ts';
 import { loadProtos } from '../../../proto/load.ts';
 import type { Logger } from '../../../src/log.ts';
 import type { Services } from '../../../src/services.ts';
+import { eventually } from '../../support/eventually.ts';
 import { FakeCall } from './call.ts';
 
 const protos = loadProtos();
@@ -38,7 +39,7 @@ describe('the services', () => {
     'answer %s while berthd recovers',
     async (rpc) => {
       const isOver = ask(rpc);
-      await vi.waitFor(() => expect(isOver()).toBe(true));
+      await eventually(() => expect(isOver()).toBe(true));
     },
   );
 

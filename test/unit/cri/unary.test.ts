@@ -4,6 +4,7 @@ import { type CallOptions, clientStream, serverStream, unary, unimplemented } fr
 import { BerthError, invalid } from '../../../src/errors.ts';
 import type { Logger } from '../../../src/log.ts';
 import type { RecoveryProgress } from '../../../src/recover.ts';
+import { eventually } from '../../support/eventually.ts';
 import { FakeCall } from './call.ts';
 
 /** A logger that keeps level, fields and message of each line. */
@@ -208,7 +209,7 @@ describe('serverStream', () => {
     await setImmediate();
     call.cancel();
     await expect(end).rejects.toMatchObject({ kind: 'cancelled' });
-    await vi.waitFor(() => expect(sent).toBeDefined());
+    await eventually(() => expect(sent).toBeDefined());
     await expect(sent).rejects.toMatchObject({ kind: 'cancelled' });
     expect(call.sent).toEqual([]);
   });

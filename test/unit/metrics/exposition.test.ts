@@ -4,6 +4,7 @@ import { CONTENT_TYPE, expose } from '../../../src/metrics/exposition.ts';
 import { Counter, Histogram } from '../../../src/metrics/instruments.ts';
 import { PodsText } from '../../../src/metrics/pods-text.ts';
 import { MetricsServer } from '../../../src/metrics/server.ts';
+import { eventually } from '../../support/eventually.ts';
 
 const quiet = { info: vi.fn(), error: vi.fn() };
 const log = quiet as never;
@@ -111,7 +112,7 @@ describe('MetricsServer', () => {
     const read = vi.fn(() => gate.promise);
     const base = await start(read);
     const scrapes = [fetch(`${base}/metrics`)];
-    await vi.waitFor(() => expect(read).toHaveBeenCalled());
+    await eventually(() => expect(read).toHaveBeenCalled());
     scrapes.push(fetch(`${base}/metrics`));
     // Once a request that came later has been answered, this one is being waited for.
     await fetch(`${base}/other`);

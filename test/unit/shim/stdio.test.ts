@@ -18,6 +18,7 @@ import { makeFifos, openReader, type StdioPaths } from '../../../src/runtime/shi
 import { LogFile } from '../../../src/runtime/shim/log-file.ts';
 import { ContainerStdio } from '../../../src/runtime/shim/stdio.ts';
 import { Poller } from '../../../src/sys/poller.ts';
+import { eventually } from '../../support/eventually.ts';
 import { parseLog } from '../../support/pods.ts';
 
 let dir: string;
@@ -69,7 +70,7 @@ describe("a container's stdio", () => {
     const [first, errors] = [sink(), sink()];
     const attachment = stdio.attach({ stdout: first.stream, stderr: errors.stream }, async () => {});
     writeSync(out, 'one\n');
-    await vi.waitFor(() => expect(first.said()).toBe('one\n'));
+    await eventually(() => expect(first.said()).toBe('one\n'));
     attachment.detach();
     writeSync(err, 'oops\n');
     writeSync(out, 'no end');
@@ -95,7 +96,7 @@ describe("a container's stdio", () => {
     const keeper = [openReader(fifos.stdout), openReader(fifos.stderr ?? '')];
     const out = writer('stdout');
     writeSync(out, 'before\n');
-    await vi.waitFor(() => expect(logged()).toEqual(['stdout F before']));
+    await eventually(() => expect(logged()).toEqual(['stdout F before']));
     await stdio.close();
     writeSync(out, 'meanwhile\n');
     closeSync(out);
@@ -124,7 +125,7 @@ describe("a container's stdio", () => {
     expect(got.toString('utf8', 0, readSync(stdin, got))).toBe('typed');
     expect(closeStdin).not.toHaveBeenCalled();
     attachment.endInput();
-    await vi.waitFor(() => expect(closeStdin).toHaveBeenCalledTimes(1));
+    await eventually(() => expect(closeStdin).toHaveBeenCalledTimes(1));
     closeSync(stdin);
   });
 
@@ -141,7 +142,7 @@ describe('the log file', () => {
     await open();
     const out = writer('stdout');
     writeSync(out, 'old\n');
-    await vi.waitFor(() => expect(logged()).toHaveLength(1));
+    await eventually(() => expect(logged()).toHaveLength(1));
     await stdio.reopenLog();
     expect(logged()).toEqual(['stdout F old']);
     renameSync(logPath(), `${logPath()}.1`);

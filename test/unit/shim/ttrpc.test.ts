@@ -2,12 +2,13 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadShimProtos } from '../../../proto/load-shim.ts';
 import { BerthError, type ErrorKind } from '../../../src/errors.ts';
 import { TtrpcClient } from '../../../src/shim/ttrpc/client.ts';
 import { encodeFrame, FrameReader, REQUEST, RESPONSE } from '../../../src/shim/ttrpc/frame.ts';
 import { handle, TtrpcServer } from '../../../src/shim/ttrpc/server.ts';
+import { eventually } from '../../support/eventually.ts';
 import { randomSource } from './random.ts';
 
 const protos = loadShimProtos();
@@ -74,7 +75,7 @@ describe('a ttrpc client and server', () => {
     });
     const c = await client();
     const calls = Array.from({ length: 50 }, (_, i) => c.call(Wait, { id: String(i) }, {}));
-    await vi.waitFor(() => expect(gates.size).toBe(50));
+    await eventually(() => expect(gates.size).toBe(50));
     for (const id of [...gates.keys()].reverse()) gates.get(id)?.();
     const answers = await Promise.all(calls);
     expect(answers.map((a) => a.exit_status)).toEqual(Array.from({ length: 50 }, (_, i) => i));
@@ -138,7 +139,7 @@ describe('a ttrpc client and server', () => {
     await rawServer((socket) => sockets.push(socket));
     const c = await client();
     const waiting = [c.call(Wait, { id: 'a' }, {}), c.call(State, { id: 'b' }, { timeoutMs: 60_000 })];
-    await vi.waitFor(() => expect(sockets).toHaveLength(1));
+    await eventually(() => expect(sockets).toHaveLength(1));
     const problems = Promise.all(waiting.map(failure));
     sockets[0]?.destroy();
     for (const { kind } of await problems) expect(kind).toBe('unavailable');
@@ -232,7 +233,7 @@ describe('a ttrpc server', () => {
     send(2, protos.request.serialize({ ...request, payload: Buffer.alloc(0) }));
     send(3, protos.request.serialize(request));
     send(5, protos.request.serialize({ ...request, method: '__proto__' }));
-    await vi.waitFor(() => expect(answers.sort()).toEqual([12, 3, 3, 3]));
+    await eventually(() => expect(answers.sort()).toEqual([12, 3, 3, 3]));
   });
 
   it('does not read a client that asks for more than it can do', async () => {
@@ -250,7 +251,7 @@ describe('a ttrpc server', () => {
     const calls = Array.from({ length: 300 }, () =>
       c.call(State, { id: 'x'.repeat(8192) }, { timeoutMs: 20_000 }),
     );
-    await vi.waitFor(() => expect(running).toBeGreaterThanOrEqual(64));
+    await eventually(() => expect(running).toBeGreaterThanOrEqual(64));
     expect(running).toBeLessThan(100);
     gate.resolve();
     await Promise.all(calls);

@@ -10,6 +10,7 @@ import { ResizeReader } from '../../../src/streaming/remote-command/resize.ts';
 import type { TerminalSize } from '../../../src/streaming/remote-command/session.ts';
 import { statusJson, statusText } from '../../../src/streaming/remote-command/status.ts';
 import { type ChannelOptions, Channels } from '../../../src/streaming/websocket/channels.ts';
+import { eventually } from '../../support/eventually.ts';
 
 describe('the outcome of a command', () => {
   it('is a Status from v4 on', () => {
@@ -119,11 +120,11 @@ describe('channels over WebSocket', () => {
     const got: Buffer[] = [];
     client.on('message', (message: Buffer) => got.push(message));
     await send('\0in', Buffer.from([4, 0x7b]), Buffer.from([9, 1]), Buffer.alloc(0), '\0put');
-    await vi.waitFor(() => expect(stdin.readableLength).toBe(5));
+    await eventually(() => expect(stdin.readableLength).toBe(5));
     expect([String(stdin.read()), String(resize.read())]).toEqual(['input', '{']);
     channels.output(1).write('out');
     channels.send(2, Buffer.alloc(0));
-    await vi.waitFor(() => expect(got.map(String)).toEqual(['\x01out', '\x02']));
+    await eventually(() => expect(got.map(String)).toEqual(['\x01out', '\x02']));
   });
 
   it('carry base64 by a digit', async () => {
@@ -134,7 +135,7 @@ describe('channels over WebSocket', () => {
     await send(`0${Buffer.from([0xff, 0]).toString('base64')}`);
     expect((await once(stdin, 'data'))[0]).toEqual(Buffer.from([0xff, 0]));
     channels.output(3).write('é');
-    await vi.waitFor(() => expect(got).toEqual([`false 3${Buffer.from('é').toString('base64')}`]));
+    await eventually(() => expect(got).toEqual([`false 3${Buffer.from('é').toString('base64')}`]));
   });
 
   it('end with a close message in v5', async () => {
@@ -174,11 +175,11 @@ describe('channels over WebSocket', () => {
     const stdin = channels.input(0);
     const piece = Buffer.concat([Buffer.from([0]), Buffer.alloc(60_000, 'x')]);
     await send(...Array.from({ length: 100 }, () => piece));
-    await vi.waitFor(() => expect(stdin.readableLength).toBeGreaterThan(256 * 1024));
+    await eventually(() => expect(stdin.readableLength).toBeGreaterThan(256 * 1024));
     const kept = stdin.readableLength;
     expect(kept).toBeLessThan(512 * 1024);
     let size = 0;
     stdin.on('data', (chunk: Buffer) => (size += chunk.length));
-    await vi.waitFor(() => expect(size).toBe(6_000_000));
+    await eventually(() => expect(size).toBe(6_000_000));
   });
 });

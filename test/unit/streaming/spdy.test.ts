@@ -1,13 +1,14 @@
 import { once } from 'node:events';
 import { Duplex, PassThrough } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { SpdyConnection, type StreamListener } from '../../../src/streaming/spdy/connection.ts';
 import { DICTIONARY_ID, headerDictionary } from '../../../src/streaming/spdy/dictionary.ts';
 import { SpdyError } from '../../../src/streaming/spdy/error.ts';
 import { FrameParser } from '../../../src/streaming/spdy/frames.ts';
 import { HeaderReader, HeaderWriter } from '../../../src/streaming/spdy/headers.ts';
 import type { SpdyStream } from '../../../src/streaming/spdy/stream.ts';
+import { eventually } from '../../support/eventually.ts';
 import { control, data, uint32, WireClient, type WireFrame, WireReader } from '../../support/spdy-wire.ts';
 import { adler32 } from './adler32.ts';
 
@@ -40,7 +41,7 @@ class Peer {
   async open(id: number, headers: Record<string, string> = { streamtype: 'data' }): Promise<SpdyStream> {
     const before = this.streams.length;
     this.send(await this.wire.synStream(id, headers));
-    await vi.waitFor(() => expect(this.streams.length).toBe(before + 1));
+    await eventually(() => expect(this.streams.length).toBe(before + 1));
     return this.streams.at(-1) as SpdyStream;
   }
 
@@ -49,7 +50,7 @@ class Peer {
   }
 
   async sent(type: number | undefined): Promise<WireFrame> {
-    return vi.waitFor(() => {
+    return eventually(() => {
       const frame = this.frames.find((f) => f.type === type);
       if (frame === undefined) throw new Error(`no frame of type ${type}`);
       return frame;
@@ -133,7 +134,7 @@ describe('a connection', () => {
     peer.send(data(1, 'hel'), data(1, 'lo'), data(1, '', true));
     expect(await text(stream)).toBe('hello');
     stream.end('answer');
-    await vi.waitFor(() => expect(peer.frames.at(-1)).toMatchObject({ stream: 1, flags: 1 }));
+    await eventually(() => expect(peer.frames.at(-1)).toMatchObject({ stream: 1, flags: 1 }));
     expect(
       Buffer.concat(peer.frames.filter((f) => f.type === undefined).map((f) => f.payload)).toString(),
     ).toBe('answer');
@@ -157,7 +158,7 @@ describe('a connection', () => {
     for (const size of [1, 2, 3, 5, 7, 8, 9, 11, 64, bytes.length]) {
       const peer = new Peer();
       for (let at = 0; at < bytes.length; at += size) peer.send(bytes.subarray(at, at + size));
-      await vi.waitFor(() => expect(peer.streams.length).toBe(2));
+      await eventually(() => expect(peer.streams.length).toBe(2));
       const [one, three] = peer.streams as [SpdyStream, SpdyStream];
       expect([await text(one), await text(three)], `cut at ${size}`).toEqual(['last', 'abcdefg']);
       expect((await peer.sent(PING)).stream).toBe(7);
@@ -200,7 +201,7 @@ describe('a connection', () => {
     const piece = Buffer.alloc(16 * 1024, 'x');
     for (let i = 0; i < 40; i++) peer.send(data(1, piece));
     peer.send(data(1, '', true), data(3, 'after', true));
-    await vi.waitFor(() => expect(peer.transport.isPaused()).toBe(true));
+    await eventually(() => expect(peer.transport.isPaused()).toBe(true));
     expect(slow.readableLength).toBeLessThan(400 * 1024);
     expect(other.readableLength).toBe(0);
     expect((await buffer(slow)).length).toBe(40 * piece.length);
@@ -275,7 +276,7 @@ describe('the client’s side', () => {
     ]);
     expect(served.map((s) => s.headers.get('port'))).toEqual(['x', 'y']);
     server.close();
-    await vi.waitFor(() => expect(client.closed.aborted).toBe(true));
+    await eventually(() => expect(client.closed.aborted).toBe(true));
   });
 });
 

@@ -8,6 +8,7 @@ import { KeyedMutex } from '../../../src/util/keyed-mutex.ts';
 import { msToNs, nowNs } from '../../../src/util/nanoseconds.ts';
 import { SingleFlight } from '../../../src/util/single-flight.ts';
 import { tearDown } from '../../../src/util/teardown.ts';
+import { eventually } from '../../support/eventually.ts';
 
 /** Rejections that nobody handled while `work` ran: each would end the daemon. */
 async function unhandled(work: () => Promise<void>): Promise<unknown[]> {
@@ -53,7 +54,7 @@ describe('orAborted', () => {
     const off = vi.spyOn(signal, 'removeEventListener');
     const on = vi.spyOn(signal, 'addEventListener');
     await orAborted(Promise.resolve(), signal);
-    await vi.waitFor(() => expect(off).toHaveBeenCalledTimes(on.mock.calls.length));
+    await eventually(() => expect(off).toHaveBeenCalledTimes(on.mock.calls.length));
   });
 
   it('knows how long a timer may be', () => {
