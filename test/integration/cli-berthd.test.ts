@@ -452,24 +452,24 @@ describe('berth against berthd', () => {
 
   it('ends an exec at --timeout or Ctrl-C, and a command whose output is waited for with it', async () => {
     await run(pod('long', container('main', 'sleep 100000')));
-    const asleep = async () => (await done('exec', 'long/main', '--', 'ps')).match(/sleep [78]$/gm) ?? [];
-    expect(await berth('--timeout', '1s', '-o', 'json', 'exec', 'long/main', '--', 'sleep', '7')).toEqual({
+    const asleep = async () => (await done('exec', 'long/main', '--', 'ps')).match(/sleep [78]000$/gm) ?? [];
+    expect(await berth('--timeout', '1s', '-o', 'json', 'exec', 'long/main', '--', 'sleep', '7000')).toEqual({
       code: 1,
       stdout: '',
       stderr: 'berth: no answer within 1 s; --timeout says how long to wait\n',
     });
     await expect.poll(asleep, POLL).toEqual([]);
-    const interrupted = berth('-o', 'json', 'exec', 'long/main', '--', 'sleep', '8');
-    await expect.poll(asleep, POLL).toEqual(['sleep 8']);
+    const interrupted = berth('-o', 'json', 'exec', 'long/main', '--', 'sleep', '8000');
+    await expect.poll(asleep, POLL).toEqual(['sleep 8000']);
     interrupted.process.kill('SIGINT');
     expect(await interrupted).toEqual({ code: 130, stdout: '', stderr: '' });
     await expect.poll(asleep, POLL).toEqual([]);
     // As with kubectl: without a terminal the command does not notice that its client has gone.
-    const left = berth('exec', 'long/main', '--', 'sleep', '8');
-    await expect.poll(asleep, POLL).toEqual(['sleep 8']);
+    const left = berth('exec', 'long/main', '--', 'sleep', '8000');
+    await expect.poll(asleep, POLL).toEqual(['sleep 8000']);
     left.process.kill('SIGINT');
     expect(await left).toEqual({ code: 130, stdout: '', stderr: '' });
-    expect(await asleep()).toEqual(['sleep 8']);
+    expect(await asleep()).toEqual(['sleep 8000']);
     expect(await berth('exec', 'long/main', '--', 'no-such-program')).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/^berth: .*"no-such-program".*\n$/),

@@ -107,7 +107,9 @@ describe('pods in containerd', () => {
     expect((await berth('logs', 'web/prepare')).stdout).toBe('1\n2\n3\n');
     expect((await berth('logs', '--tail', '2', 'web/prepare')).stdout).toBe('2\n3\n');
     await expect.poll(async () => (await berth('logs', '-t', 'web/a')).stderr).toMatch(/^\d{4}-.*Z err\n$/);
-    expect((await berth('logs', 'web/b')).stdout).toMatch(/^uid=1000(\(app\))? gid=1000/);
+    await expect
+      .poll(async () => (await berth('logs', 'web/b')).stdout)
+      .toMatch(/^uid=1000(\(app\))? gid=1000/);
 
     expect(await berth('exec', 'web/a', '--', 'sh', '-c', 'echo out; echo err >&2; exit 7')).toEqual({
       code: 7,

@@ -38,7 +38,7 @@ afterAll(async () => {
 /** Lists are answered while something is stuck, and another pod lives. */
 async function othersGoOn(): Promise<void> {
   for (const method of ['ListContainers', 'ListPodSandbox', 'ListContainerStats', 'Status'] as const) {
-    await berthd.client.runtime(method, {}, { timeoutMs: 2_000 });
+    await berthd.client.runtime(method, {}, { timeoutMs: 10_000 });
   }
   const pod = await pods.run();
   const id = await pods.start(pod);
@@ -155,7 +155,7 @@ describe('a full disk', () => {
       expect(refused.kind).toBe('exhausted');
       expect(refused.message).toContain(root);
       await refusal(theirs.create(pod));
-      await full.client.runtime('ListContainers', {}, { timeoutMs: 2_000 });
+      await full.client.runtime('ListContainers', {}, { timeoutMs: 10_000 });
       await writeFile(path.join(go, 'now'), '');
       await until('the end was seen', async () =>
         (await full.log()).includes('an exit could not be recorded'),

@@ -79,8 +79,8 @@ describe('namespaces', () => {
     expect(namespacesOf(await pods.pid('container', a)).pid).toBe(pause.pid);
     expect(await pods.ask(a, 'tr "\\0" " " </proc/1/cmdline')).toBe('/pause -P ');
     expect(await pods.ask(a, 'grep -lx "sleep.77777." /proc/[0-9]*/cmdline')).toMatch(/proc/);
-    const orphan = await pods.ask(b, 'sleep 0.3 >/dev/null 2>&1 & echo $!');
-    expect(await pods.ask(a, `awk '/^PPid/{print $2}' /proc/${orphan}/status`)).toBe('1');
+    const orphan = await pods.ask(b, 'sleep 66666 >/dev/null 2>&1 & echo $!');
+    expect(await pods.ask(a, `awk '/^PPid/{print $2}' /proc/${orphan}/status; kill ${orphan}`)).toBe('1');
     await until('the orphan is reaped', async () => {
       const { code } = await pods.exec(a, ['test', '-e', `/proc/${orphan}`]);
       return code === 1;

@@ -93,9 +93,9 @@ async function othersGoOn(): Promise<void> {
   expect(await pods.ask(id, 'echo others')).toBe('others');
   await pods.stop(id);
   await pods.removePod(pod);
-  await berthd.client.runtime('ListContainers', {}, { timeoutMs: 1_000 });
-  await berthd.client.runtime('ListContainerStats', {}, { timeoutMs: 1_000 });
-  await berthd.client.runtime('Status', {}, { timeoutMs: 1_000 });
+  await berthd.client.runtime('ListContainers', {}, { timeoutMs: 10_000 });
+  await berthd.client.runtime('ListContainerStats', {}, { timeoutMs: 10_000 });
+  await berthd.client.runtime('Status', {}, { timeoutMs: 10_000 });
 }
 
 interface Case {

@@ -50,7 +50,7 @@ start() {
   command=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/berth.service)
   setsid $command >> /tmp/berth.json 2>&1 &
   echo $! > /run/berth.pid
-  for _ in $(seq 200); do
+  for _ in $(seq 900); do
     [ -S /run/berth/berth.sock ] && return
     kill -0 "$(cat /run/berth.pid)" || break
     sleep 0.05

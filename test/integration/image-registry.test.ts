@@ -86,7 +86,7 @@ describe('a layer whose bytes', () => {
   ])('%s is given up, whatever is unpacked meanwhile', async (_, trickle, message) => {
     const { registry } = await stalling(trickle);
     await fixture.close();
-    fixture = imageFixture({ clocks: { ...CLOCKS, idle: 300, window: 600, retry: 10 } });
+    fixture = imageFixture({ clocks: { ...CLOCKS, idle: trickle ? 10_000 : 300, window: 600, retry: 10 } });
     await expect(fixture.images.pull(`${registry.host}/app:v1`)).rejects.toThrow(message);
     await fixture.images.collect();
     await expectNothingLeft();

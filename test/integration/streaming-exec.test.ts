@@ -412,10 +412,8 @@ describe('the streaming server under fire', () => {
 describe('ExecSync', () => {
   it('does not wait for a child in the background that holds the output open', async () => {
     const container = await pods.start(await pods.run());
-    const began = performance.now();
-    const said = await pods.exec(container, ['sh', '-c', 'sleep 5 & echo out; exit 7']);
+    const said = await pods.exec(container, ['sh', '-c', 'sleep 3000 & echo out; exit 7']);
     expect(said).toEqual({ code: 7, stdout: 'out\n', stderr: '' });
-    expect(performance.now() - began).toBeLessThan(4000);
   });
 
   it('gives commands pipes that they can open by name', async () => {

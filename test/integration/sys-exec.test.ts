@@ -46,10 +46,10 @@ describe('run', () => {
     const dir = mkdtempSync(join(tmpdir(), 'berth-exec-'));
     try {
       const pidFile = join(dir, 'pid');
-      const hanging = sh(`sleep 60 & echo $! > ${pidFile}; wait`, { timeoutMs: 500 });
+      const hanging = sh(`sleep 60 & echo $! > ${pidFile}; wait`, { timeoutMs: 1500 });
       await expect(hanging).rejects.toMatchObject({
         kind: 'deadline',
-        message: 'sh: did not end within 500 ms',
+        message: 'sh: did not end within 1500 ms',
       });
       await eventually(() => expect(ended(Number(readFileSync(pidFile, 'utf8')))).toBe(true));
     } finally {

@@ -16,8 +16,8 @@ import { accepting } from './socket.ts';
 const exec = promisify(execFile);
 
 const PAUSE = 'localhost/berth-test/pause:1';
-const START_MS = 20_000;
-const SETTLE_MS = 5_000;
+const START_MS = 45_000;
+const SETTLE_MS = 20_000;
 /** A virtual machine may boot meanwhile. */
 const CTR_MS = 110_000;
 

@@ -10,7 +10,7 @@ import { MS_SHARED, mount, unmount } from '../../src/sys/mount.ts';
 
 const exec = promisify(execFile);
 const CGROUPS = '/sys/fs/cgroup';
-const END_MS = 5_000;
+const END_MS = 20_000;
 
 /** Removes a link if it is there. */
 export async function removeLink(name: string): Promise<void> {

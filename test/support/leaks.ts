@@ -9,7 +9,7 @@ import type { Berthd } from './berthd.ts';
 import { cgroupDirs, commandLines } from './host.ts';
 
 /** What the kernel takes down by itself, a moment after its last user: a veth, a cgroup, a process. */
-const SETTLE_MS = 5_000;
+const SETTLE_MS = 20_000;
 /** In the environment of every helper process. */
 const [HELPER_MARK = ''] = Object.keys(helperMark(''));
 

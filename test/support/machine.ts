@@ -6,7 +6,7 @@ import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 
-const START_MS = 10_000;
+const START_MS = 45_000;
 /** Stays where it is, also below /tmp. */
 const CHECKOUT = path.resolve(import.meta.dirname, '../..');
 

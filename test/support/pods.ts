@@ -282,7 +282,7 @@ export function parseLog(file: Buffer): LogLine[] {
 export async function until<T>(
   what: string,
   look: () => Promise<T | undefined | false> | T | undefined | false,
-  timeoutMs = 20_000,
+  timeoutMs = 45_000,
 ): Promise<T> {
   for (const since = Date.now(); ; await delay(10)) {
     const found = await look();
