@@ -5,7 +5,7 @@ import { join } from 'node:path';
  *
  * ```
  * root/berth.db                      records
- * root/containers/<id>/{upper,work,volumes}  a container's writable layer
+ * root/containers/<id>/{upper,work,volumes,disk.img}  a container's writable layer
  * state/sandboxes/<id>/              bundle of the pause container, ns/, shm, resolv.conf, hosts, hostname
  * state/containers/<id>/             bundle: config.json, rootfs, image-volumes, pidfile, conmon's ctl and attach
  * state/features.json                what handlers cannot do on this node
@@ -108,6 +108,7 @@ export class Paths {
       upper: join(writable, 'upper'),
       work: join(writable, 'work'),
       declaredVolumes: join(writable, 'volumes'),
+      disk: join(writable, 'disk.img'),
     };
   }
 }
@@ -146,6 +147,8 @@ export interface ContainerPaths {
   work: string;
   /** Folders for the volumes that the image declares. */
   declaredVolumes: string;
+  /** In place of `upper` where a virtual machine has the root file system on a disk. */
+  disk: string;
 }
 
 /** Files of one command while it is being started. */

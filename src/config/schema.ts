@@ -11,6 +11,9 @@ const absolutePath = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path');
 const optionalPath = z.union([z.literal(''), absolutePath]);
 const handlerName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
 
+const hypervisor = z.enum(['qemu', 'firecracker']);
+const rootfs = z.enum(['virtiofs', 'erofs', 'block']);
+
 const runtimeKeys = z.strictObject({
   type: z
     .enum(['oci', 'shim', 'vm'])
@@ -27,6 +30,8 @@ const runtimeKeys = z.strictObject({
     .boolean()
     .default(false)
     .describe('Containers see their own share of the machine, unless their pod says otherwise'),
+  hypervisor: hypervisor.optional().describe('In place of vm.hypervisor, for this handler of type "vm"'),
+  rootfs: rootfs.optional().describe('In place of vm.rootfs, for this handler of type "vm"'),
 });
 
 const runtime = runtimeKeys.refine(({ type, path }) => type === 'vm' || path !== '', {
@@ -131,10 +136,7 @@ const metrics = z.strictObject({
 });
 
 const vm = z.strictObject({
-  hypervisor: z
-    .enum(['qemu', 'firecracker'])
-    .default('qemu')
-    .describe('What runs the virtual machines of handlers of type "vm"'),
+  hypervisor: hypervisor.default('qemu').describe('What runs the virtual machines of handlers of type "vm"'),
   qemu: absolutePath
     .default(`/usr/bin/qemu-system-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}`)
     .describe('The program, for hypervisor = "qemu"'),
@@ -142,24 +144,41 @@ const vm = z.strictObject({
     .string()
     .regex(/^[a-z0-9.-]*$/)
     .default('')
-    .describe('Its machine type; "": microvm with KVM, q35 without'),
+    .describe('Its machine type; "": microvm with KVM and virtiofs, q35 otherwise'),
   firecracker: absolutePath
     .default('/usr/bin/firecracker')
     .describe('The program, for hypervisor = "firecracker"'),
   virtiofsd: absolutePath
     .default('/usr/lib/qemu/virtiofsd')
     .describe('The program that shows root file systems and volumes to a virtual machine'),
+  rootfs: rootfs
+    .default('virtiofs')
+    .describe(
+      'How root file systems of containers come into the guest: "virtiofs"; "erofs": a read-only disk for each image ' +
+        'and a writable one for each container; "block": one writable disk for each container',
+    ),
+  disk_size: z
+    .int()
+    .min(16)
+    .max(16_777_216)
+    .default(10_240)
+    .describe('MiB that a container can write to its disk, with rootfs = "erofs" or "block"'),
   guest_dir: absolutePath
     .default('/var/lib/berth/guest')
     .describe('Where "berth vm build-guest" puts kernel and root file system'),
   vcpus: z.int().min(1).max(255).default(1).describe('Processors of a pod that has no CPU limit'),
-  max_vcpus: z.int().min(1).max(255).default(8).describe('The most that any pod gets'),
+  max_vcpus: z
+    .int()
+    .min(1)
+    .max(255)
+    .default(8)
+    .describe('The most that any pod gets, if the node has as many'),
   memory: z
     .int()
     .min(64)
     .default(192)
     .describe("MiB of a virtual machine, to which the pod's memory limits are added"),
-  max_memory: z.int().min(64).default(16_384).describe('MiB: the most that any pod gets'),
+  max_memory: z.int().min(0).default(0).describe('MiB: the most that any pod gets; 0: what the node has'),
   network: z
     .enum(['tcfilter', 'macvtap'])
     .default('tcfilter')

@@ -24,6 +24,7 @@ import { findImageVolumes, mountImageVolumes } from './image-volumes.ts';
 import { containerLogPath, makeLogDirectory } from './log-path.ts';
 import { makeMountSources } from './mount-sources.ts';
 import { type ContainerRecord, containerKey } from './record.ts';
+import { makeRootDisks } from './root-disks.ts';
 import { mountRootfs } from './rootfs.ts';
 import { containerSpec, findNodeParts } from './spec.ts';
 import { runtimeOf } from './start.ts';
@@ -169,12 +170,15 @@ async function make(
   await makeLogDirectory(container.logPath);
   await s.faults.at('CreateContainer.log');
   const { uid, gid, additionalGids } = spec.process.user;
+  const runtime = runtimeOf(s, container);
+  const disks = runtime.rootDisks && (await makeRootDisks(s, runtime.rootDisks, paths, image));
   const made = {
     user: { uid, gid, supplementalGroups: additionalGids },
     ...(view.length > 0 ? { resourceView: true } : {}),
+    ...(disks === undefined ? {} : { disk: { baseBytes: disks.baseBytes } }),
   };
   try {
-    const started = await runtimeOf(s, container).create(container);
+    const started = await runtime.create(container, disks?.mounts);
     await s.faults.at('CreateContainer.monitor');
     return { ...made, ...identities(started) };
   } catch (e: unknown) {

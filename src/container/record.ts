@@ -37,6 +37,8 @@ export interface ContainerRecord {
   readonly user?: ContainerUser;
   /** It sees its share of the machine through lxcfs. */
   readonly resourceView?: boolean;
+  /** Its writable layer is a virtual machine's disk, which took so many bytes at the start. */
+  readonly disk?: { readonly baseBytes: bigint };
   readonly init?: ProcessIdentity;
   readonly conmon?: ProcessIdentity;
   /** What the OCI runtime said when it refused to create the container; StartContainer reports it. */

@@ -137,6 +137,21 @@ export class Images {
     return this.#deps.layers.lowerdirs(image.chainIds);
   }
 
+  /**
+   * A file that is made of an image's layers, once, and lives as long as they.
+   *
+   * @returns undefined for an image without layers
+   * @throws as `LayerStore.made`
+   */
+  async made(
+    image: Image,
+    name: string,
+    make: (target: string) => Promise<void>,
+  ): Promise<string | undefined> {
+    const top = image.chainIds.at(-1);
+    return top === undefined ? undefined : this.#deps.layers.made(top, name, make);
+  }
+
   /** Bytes and inodes, from the records. */
   fsInfo(): ImageFsUsage {
     return fsInfo(this.#options.db, this.#deps.layers.root);

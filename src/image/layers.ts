@@ -56,7 +56,7 @@ interface LayerRow extends Record<string, string | bigint> {
 }
 
 /**
- * Unpacked layers: `<root>/layers/<dir>/fs`, one per chain ID. They are unpacked in any order and enter
+ * Unpacked layers: `<root>/layers/<dir>/fs`, one per chain ID, and beside `fs` what was made of them. They are unpacked in any order and enter
  * their places base first, since directories that a layer's archive only implies take their attributes from
  * the layers below: overlayfs shows those of the topmost, and /tmp must not become 0755.
  */
@@ -64,6 +64,7 @@ export class LayerStore {
   readonly #root: string;
   readonly #db: Database;
   readonly #inFlight = new SingleFlight<void>();
+  readonly #making = new SingleFlight<string>();
   readonly #slots = new UnpackSlots(UNPACK_SLOTS);
   readonly #removals = new Semaphore(REMOVALS);
   #unpackedBytes = 0n;
@@ -196,6 +197,42 @@ export class LayerStore {
         break;
       }
     }
+  }
+
+  /**
+   * A file that is made of a chain's directories, once, and lies with the topmost of them until that layer is
+   * removed. What it takes of the disk counts as the layer's.
+   *
+   * @param make makes the file, which is not there
+   * @throws BerthError `internal` when the layer is missing; what `make` throws
+   */
+  made(chainId: string, name: string, make: (target: string) => Promise<void>): Promise<string> {
+    const place = (): string => {
+      const row = this.#row(chainId);
+      if (row === undefined) throw new BerthError('internal', `layer ${chainId} is not unpacked`);
+      return join(this.#root, row.dir, name);
+    };
+    return this.#making.run(`${chainId} ${name}`, async () => {
+      if (existsSync(place())) return place();
+      const temporary = `${TEMPORARY}${randomBytes(6).toString('hex')}`;
+      try {
+        await make(join(this.#root, temporary));
+      } catch (e: unknown) {
+        await this.#removeTree(temporary);
+        throw e;
+      }
+      const target = place();
+      this.#db.transaction(() => {
+        renameSync(join(this.#root, temporary), target);
+        const bytes = BigInt(lstatSync(target).blocks * BLOCK);
+        this.#db.run(
+          'UPDATE layers SET size = size + ?, inodes = inodes + 1 WHERE chain_id = ?',
+          bytes,
+          chainId,
+        );
+      });
+      return target;
+    });
   }
 
   /** Removes a layer: its record and name before the first await, its files afterwards. */

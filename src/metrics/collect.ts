@@ -7,6 +7,7 @@ import type { Services } from '../services.ts';
 import { handlerOf, LIST_AGE_MS } from '../stats/container-stats.ts';
 import { podCgroups } from '../stats/pod-cgroup.ts';
 import { networkStats } from '../stats/sandbox-stats.ts';
+import { writableLayer } from '../stats/writable-layer-usage.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { mapYielding } from '../util/yielding.ts';
 import { deviceNames, filesystemOf } from './devices.ts';
@@ -100,7 +101,7 @@ async function containerSeries(
   const cgroup = s.guests.details(path) ?? s.cgroups.details(path, scrape.pageSizes);
   if (cgroup === undefined) return undefined;
   const openFiles = cgroup.processes && s.openFiles.of(id, cgroup.processes, init?.pid);
-  const layer = await s.layerUsage.of(id, s.paths.container(id).upper);
+  const layer = await s.layerUsage.of(id, writableLayer(s.paths, { id, ...record }));
   const now = s.containers.get(id);
   if (now === undefined || now.exit !== undefined) return undefined;
   const { metadata } = sandbox.config;

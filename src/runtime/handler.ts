@@ -4,6 +4,7 @@ import type { CgroupDetails, Resources } from '../../cgroups/types.ts';
 import type { Attachment, AttachmentSinks } from '../container/attachments.ts';
 import type { ContainerRecord } from '../container/record.ts';
 import { BerthError } from '../errors.ts';
+import type { TaskMount } from '../shim/task.ts';
 import type { Signal } from '../signals.ts';
 import type { Process } from '../spec/types.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
@@ -31,15 +32,19 @@ export interface RuntimeHandler {
    */
   readonly needsPause: boolean;
 
+  /** It wants the root file systems of containers on disks: what {@link create} is then given. */
+  readonly rootDisks?: RootDisksWanted;
+
   /** Creates and starts a pause container, with /dev/null for stdio. Returns its init's pid. */
   run(id: string, bundle: string, pidFile: string): Promise<number>;
 
   /**
    * Creates a container whose command does not run yet, and what keeps its stdio.
    *
+   * @param disks that make the root file system, where {@link rootDisks} says so
    * @throws RuntimeCreateError when the runtime refused the configuration; BerthError otherwise
    */
-  create(container: HandledContainer): Promise<CreatedContainer>;
+  create(container: HandledContainer, disks?: readonly TaskMount[]): Promise<CreatedContainer>;
 
   start(id: string): Promise<void>;
 
@@ -115,6 +120,13 @@ export interface RuntimeHandler {
 
   /** Sets the size of the container's terminal. @throws BerthError `precondition` */
   resizeTerminal(container: HandledContainer, size: TerminalSize): Promise<void>;
+}
+
+/** `erofs`: a read-only disk of the image, and a writable one; `block`: one writable disk with all of it. */
+export interface RootDisksWanted {
+  kind: 'erofs' | 'block';
+  /** Bytes that a container can write. */
+  freeBytes: bigint;
 }
 
 /** A container's processes as they were made, as the host numbers them. */

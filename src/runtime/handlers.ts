@@ -2,7 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AttachLock } from '../../cgroups/index.ts';
 import type { CgroupDriver } from '../../cgroups/types.ts';
-import type { Config } from '../config/schema.ts';
+import type { Config, RuntimeConfig } from '../config/schema.ts';
 import type { Attachments } from '../container/attachments.ts';
 import { isErrno, messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
@@ -13,7 +13,7 @@ import { writeFileAtomic } from '../sys/atomic-file.ts';
 import type { Poller } from '../sys/poller.ts';
 import { vmShimProgram } from '../vm/program.ts';
 import { STATE_VARIABLE } from '../vm/shim/directory.ts';
-import { SETTINGS_VARIABLE } from '../vm/shim/settings.ts';
+import { SETTINGS_VARIABLE, type VmSettings } from '../vm/shim/settings.ts';
 import type { RuntimeHandler } from './handler.ts';
 import { OciHandler } from './oci/handler.ts';
 import { ShimHandler } from './shim/handler.ts';
@@ -73,25 +73,25 @@ async function addShimHandlers(
   const protos = loadShimProtos();
   const events = paths.shimEvents;
   const debug = config.log_level === 'debug' || config.log_level === 'trace';
-  const env = entries.some(([, { type }]) => type === 'vm') ? await tellVmShims(parts) : {};
-  const handlers = entries.map(([name, { type, path }]) => {
-    const isVm = type === 'vm';
+  const handlers: ShimHandler[] = [];
+  for (const [name, runtime] of entries) {
+    const vm = runtime.type === 'vm' ? vmSettings(config.vm, runtime) : undefined;
     const program = {
-      path: path || vmShimProgram(),
+      path: runtime.path || vmShimProgram(),
       namespace: name,
       events,
       debug,
-      ...(isVm ? { env } : {}),
+      ...(vm === undefined ? {} : { env: await tellVmShims(paths, name, vm) }),
     };
     const options = {
       ...{ program, protos, poller, log, paths, name, sandboxOf },
       pause: config.pause,
       systemdCgroup: cgroupDriver === 'systemd',
     };
-    const handler = isVm ? new VmHandler(options) : new ShimHandler(options);
+    const handler = vm === undefined ? new ShimHandler(options) : new VmHandler({ ...options, vm });
     byName.set(name, handler);
-    return handler;
-  });
+    handlers.push(handler);
+  }
   const sink = await listenForEvents(events, protos, (event) => {
     log.debug({ event }, 'event of a shim');
     if (event.kind === 'oom') void noteOom(parts, event.container);
@@ -102,11 +102,16 @@ async function addShimHandlers(
   };
 }
 
+/** `[vm]` as one handler has it. */
+function vmSettings(vm: VmSettings, { hypervisor, rootfs }: RuntimeConfig): VmSettings {
+  return { ...vm, hypervisor: hypervisor ?? vm.hypervisor, rootfs: rootfs ?? vm.rootfs };
+}
+
 /** @returns the environment by which berth's own shim finds its settings and its place */
-async function tellVmShims({ config, paths }: HandlerParts): Promise<Record<string, string>> {
+async function tellVmShims(paths: Paths, handler: string, vm: VmSettings): Promise<Record<string, string>> {
   await mkdir(paths.machines, { recursive: true, mode: 0o700 });
-  const settings = join(paths.machines, 'settings.json');
-  await writeFileAtomic(settings, JSON.stringify(config.vm), { mode: 0o600 });
+  const settings = join(paths.machines, `settings-${handler}.json`);
+  await writeFileAtomic(settings, JSON.stringify(vm), { mode: 0o600 });
   return { [STATE_VARIABLE]: paths.machines, [SETTINGS_VARIABLE]: settings };
 }
 

@@ -35,6 +35,13 @@ export interface TaskStdio {
   stderr?: string;
 }
 
+/** A mount of which the shim is to make a root file system, as containerd's snapshotters describe it. */
+export interface TaskMount {
+  type: string;
+  source: string;
+  options: readonly string[];
+}
+
 /** What containerd-shim-runc-v2 wants to know; other shims pay no attention to it. */
 export interface RuncOptions {
   root: string;
@@ -87,13 +94,17 @@ export class TaskClient {
     id: string,
     bundle: string,
     stdio: TaskStdio,
-    { runcOptions }: { runcOptions?: RuncOptions } = {},
+    { runcOptions, rootfs = [] }: { runcOptions?: RuncOptions; rootfs?: readonly TaskMount[] } = {},
   ): Promise<number> {
     const options =
       runcOptions === undefined
         ? undefined
         : { type_url: RUNC_OPTIONS_TYPE, value: this.#protos.runcOptions.serialize(runcOptions) };
-    const request = { id, bundle, ...stdio, ...(options === undefined ? {} : { options }) };
+    const mounts = rootfs.map((mount) => ({ ...mount, options: [...mount.options] }));
+    const request = {
+      ...{ id, bundle, ...stdio, rootfs: mounts },
+      ...(options === undefined ? {} : { options }),
+    };
     return (await this.#client.call(this.#task.Create, request, { timeoutMs: CREATE_MS })).pid;
   }
 

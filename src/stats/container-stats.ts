@@ -5,7 +5,7 @@ import type { Services } from '../services.ts';
 import { mapYielding } from '../util/yielding.ts';
 import type { Reading } from './readings.ts';
 import { nodeSwapBytes, swapAvailableBytes } from './swap.ts';
-import type { LayerUsage } from './writable-layer-usage.ts';
+import { type LayerUsage, writableLayer } from './writable-layer-usage.ts';
 
 /** One reading of a container's use of the node. What is unknown is undefined, never 0. */
 export interface ContainerStats {
@@ -60,12 +60,13 @@ export function handlerOf({
 
 async function complete(
   s: Services,
-  { id }: ContainerRecord,
+  container: ContainerRecord,
   reading: Reading | undefined,
   nodeSwap: bigint | undefined,
 ): Promise<ContainerStats | undefined> {
   if (reading === undefined) return undefined;
-  const writableLayer = await s.layerUsage.of(id, s.paths.container(id).upper);
+  const { id } = container;
+  const usage = await s.layerUsage.of(id, writableLayer(s.paths, container));
   // The cgroup of one that has ended is about to be removed, and tells of nothing any more.
   const record = s.containers.get(id);
   if (record?.phase !== 'live' || record.exit !== undefined) return undefined;
@@ -74,6 +75,6 @@ async function complete(
     cgroup: reading.usage,
     usageNanoCores: reading.nanoCores,
     swapAvailableBytes: swapAvailableBytes(reading.usage.memory, nodeSwap),
-    writableLayer,
+    writableLayer: usage,
   };
 }

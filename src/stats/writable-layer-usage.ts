@@ -1,8 +1,10 @@
 import { lstat, opendir } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ContainerRecord } from '../container/record.ts';
 import { isErrno, messageOf } from '../errors.ts';
 import { Semaphore } from '../image/semaphore.ts';
 import type { Logger } from '../log.ts';
+import type { Paths } from '../paths.ts';
 import { nowNs } from '../util/nanoseconds.ts';
 import { SingleFlight } from '../util/single-flight.ts';
 
@@ -13,6 +15,22 @@ export interface LayerUsage {
   inodesUsed: bigint;
   /** Nanoseconds since the epoch, at the end of the walk. */
   timestampNs: bigint;
+}
+
+/** Where a writable layer is. */
+export interface WritableLayer {
+  path: string;
+  /** What it takes without being the container's. */
+  baseBytes: bigint;
+}
+
+/** The writable layer of a container. */
+export function writableLayer(
+  paths: Paths,
+  { id, disk }: Pick<ContainerRecord, 'id' | 'disk'>,
+): WritableLayer {
+  const { upper, disk: path } = paths.container(id);
+  return disk === undefined ? { path: upper, baseBytes: 0n } : { path, baseBytes: disk.baseBytes };
 }
 
 /** A walk is not repeated before this, milliseconds: the kubelet asks every ten seconds. */
@@ -36,11 +54,15 @@ export class WritableLayerUsage {
     this.#log = log;
   }
 
-  /** The last known size, and when that was; undefined when the first walk takes long. */
-  async of(id: string, upperdir: string): Promise<LayerUsage | undefined> {
+  /**
+   * The last known size, and when that was; undefined when the first walk takes long.
+   *
+   * @param layer a directory, or a file that had so many bytes before anything was written
+   */
+  async of(id: string, layer: WritableLayer): Promise<LayerUsage | undefined> {
     const known = this.#known.get(id);
     if (known !== undefined && performance.now() < known.until) return known.usage;
-    const walk = this.#walks.run(id, () => this.#walk(id, upperdir));
+    const walk = this.#walks.run(id, () => this.#walk(id, layer));
     if (known !== undefined) return known.usage;
     const patience = Promise.withResolvers<undefined>();
     const timer = setTimeout(() => patience.resolve(undefined), PATIENCE_MS);
@@ -58,12 +80,13 @@ export class WritableLayerUsage {
     await this.#walks.settled();
   }
 
-  async #walk(id: string, upperdir: string): Promise<LayerUsage | undefined> {
+  async #walk(id: string, { path, baseBytes }: WritableLayer): Promise<LayerUsage | undefined> {
     const { signal } = this.#closing;
     try {
       return await this.#slots.run(signal, async () => {
         const began = performance.now();
-        const usage = await measure(upperdir, signal);
+        const { usedBytes, ...rest } = await measure(path, signal);
+        const usage = { usedBytes: usedBytes > baseBytes ? usedBytes - baseBytes : 0n, ...rest };
         const now = performance.now();
         this.#known.set(id, { usage, until: now + Math.max(MAX_AGE_MS, REST * (now - began)) });
         return usage;

@@ -21,7 +21,10 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   expect(await berthd.removeAllPods()).toEqual([]);
-  expect((await readdir(path.join(berthd.dir, 'state/vm'))).sort()).toEqual(['probes.json', 'settings.json']);
+  expect((await readdir(path.join(berthd.dir, 'state/vm'))).sort()).toEqual([
+    'probes.json',
+    `settings-${VM_HANDLER}.json`,
+  ]);
 });
 afterAll(async () => {
   expect(await berthd?.close()).toEqual([]);

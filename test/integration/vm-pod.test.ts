@@ -22,7 +22,7 @@ describe('without a guest image', () => {
 
   it('a pod is refused with what to do about it, and leaves nothing', async () => {
     await expect(pods.run({}, VM_HANDLER)).rejects.toThrow(/berth vm build-guest/);
-    expect(await readdir(path.join(berthd.dir, 'state/vm'))).toEqual(['settings.json']);
+    expect(await readdir(path.join(berthd.dir, 'state/vm'))).toEqual([`settings-${VM_HANDLER}.json`]);
   });
 
   it.each([

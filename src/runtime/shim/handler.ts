@@ -5,7 +5,7 @@ import type { CgroupDetails, Resources } from '../../../cgroups/types.ts';
 import type { Attachment, AttachmentSinks } from '../../container/attachments.ts';
 import { BerthError, kindOf, messageOf } from '../../errors.ts';
 import type { Paths } from '../../paths.ts';
-import type { ProcessEnd, RuncOptions, TaskClient } from '../../shim/task.ts';
+import type { ProcessEnd, RuncOptions, TaskClient, TaskMount } from '../../shim/task.ts';
 import { deleteWithoutShim } from '../../shim/verbs.ts';
 import { type Signal, signalNumber } from '../../signals.ts';
 import { stringifyOci } from '../../spec/json.ts';
@@ -90,7 +90,7 @@ export class ShimHandler implements RuntimeHandler {
     void this.#shim(sandboxId).catch((e: unknown) => this.#buryPause(sandboxId, e));
   }
 
-  async create(container: HandledContainer): Promise<CreatedContainer> {
+  async create(container: HandledContainer, rootfs: readonly TaskMount[] = []): Promise<CreatedContainer> {
     const { id, sandboxId, config } = container;
     const { bundle } = this.#options.paths.container(id);
     const { tasks } = await this.#shim(sandboxId);
@@ -101,7 +101,7 @@ export class ShimHandler implements RuntimeHandler {
       await this.#stdioOf(container);
       await this.#mark(bundle);
       const stdio = { terminal: config.tty, ...fifos };
-      const pid = await tasks.create(id, bundle, stdio, this.#createOptions());
+      const pid = await tasks.create(id, bundle, stdio, { ...this.#createOptions(), rootfs });
       return { pid, monitorPid };
     } catch (e: unknown) {
       if (keeper !== undefined) sendSignal(keeper, 'SIGKILL');

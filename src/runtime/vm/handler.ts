@@ -8,8 +8,11 @@ import { nowNs } from '../../util/nanoseconds.ts';
 import { connectGuest } from '../../vm/dial.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
 import { KILLED_CODE, readEnd } from '../../vm/shim/end-file.ts';
+import type { VmSettings } from '../../vm/shim/settings.ts';
+import type { RootDisksWanted } from '../handler.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
 
+const MIB = 1n << 20n;
 /** A shim that has not ended in order by then is killed, milliseconds. */
 const SHUT_DOWN_MS = 10_000;
 
@@ -18,12 +21,15 @@ const SHUT_DOWN_MS = 10_000;
  * the guest's.
  */
 export class VmHandler extends ShimHandler {
+  readonly rootDisks?: RootDisksWanted;
   readonly #namespace: string;
   readonly #env: NodeJS.ProcessEnv;
   readonly #paths: Paths;
 
-  constructor(options: ShimHandlerOptions) {
+  constructor(options: ShimHandlerOptions & { vm: VmSettings }) {
     super(options);
+    const { rootfs: kind, disk_size } = options.vm;
+    if (kind !== 'virtiofs') this.rootDisks = { kind, freeBytes: BigInt(disk_size) * MIB };
     this.#namespace = options.program.namespace;
     this.#env = { ...options.program.env };
     this.#paths = options.paths;

@@ -41,6 +41,7 @@ export async function addMount({ source, type, target, options }: GuestMount): P
   if (type === 'bind') flags |= MS_BIND;
   try {
     await mkdir(target, { recursive: true });
+    if (type === 'overlay') await makeLayer(options);
     mount(await deviceOf(source), target, type === 'bind' ? null : type, flags, data);
     // Every other flag of a bind is ignored until it is mounted again.
     if ((flags & MS_BIND) !== 0 && (flags & ~(MS_BIND | MS_REC)) !== 0) {
@@ -48,6 +49,14 @@ export async function addMount({ source, type, target, options }: GuestMount): P
     }
   } catch (e: unknown) {
     throw during(`mount ${target}`, e);
+  }
+}
+
+/** The directories of an overlay that can be written to, on a file system that may be empty. */
+async function makeLayer(options: readonly string[]): Promise<void> {
+  for (const option of options) {
+    const [, dir] = /^(?:upper|work)dir=(.*)$/.exec(option) ?? [];
+    if (dir !== undefined) await mkdir(dir, { recursive: true, mode: 0o755 });
   }
 }
 

@@ -7,8 +7,10 @@ import { planGuestSpec, refuse } from './guest-spec.ts';
 import { type BootParts, HostSide } from './host-side.ts';
 import type { Boot, Machine } from './machine.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
+import { RootDisks } from './root-disks.ts';
+import type { RootDisk } from './rootfs.ts';
 import { shareContainer, unshareContainer } from './share.ts';
-import { annotatedLimits, machineSize, type SandboxLimits } from './size.ts';
+import { annotatedLimits, machineSize, nodeSize, type SandboxLimits } from './size.ts';
 
 /** A guest that is asked to end has this long to store what it has written, milliseconds. */
 const SHUT_DOWN_MS = 3_000;
@@ -29,7 +31,7 @@ export function bootMachine(parts: BootParts): Boot {
       host = await HostSide.start(
         parts,
         spec,
-        machineSize(annotatedLimits(spec.annotations), parts.settings),
+        machineSize(annotatedLimits(spec.annotations), parts.settings, nodeSize()),
         signal,
       );
       const agent = await reach(host.vm, signal);
@@ -94,12 +96,14 @@ class BootedMachine implements Machine {
   readonly ended: Promise<string>;
   readonly #parts: BootParts;
   readonly #host: HostSide;
+  readonly #disks: RootDisks;
   #stopping: Promise<void> | undefined;
 
   constructor(parts: BootParts, host: HostSide, agent: AgentClient) {
     this.#parts = parts;
     this.#host = host;
     this.agent = agent;
+    this.#disks = new RootDisks(host.vm, agent, parts.log);
     this.pid = host.vm.process.pid;
     this.ended = host.ended;
     // A machine whose agent has gone can do nothing more but pretend.
@@ -110,18 +114,29 @@ class BootedMachine implements Machine {
     });
   }
 
-  async share(id: string, spec: OciSpec, rootfs: string): Promise<JsonObject> {
-    const plan = planGuestSpec(spec, id);
-    await shareContainer(this.#parts.directory, id, rootfs, plan.mounts);
+  get takesDisks(): boolean {
+    return this.#parts.settings.rootfs !== 'virtiofs';
+  }
+
+  async share(id: string, spec: OciSpec, rootfs: string | readonly RootDisk[]): Promise<JsonObject> {
+    const { directory } = this.#parts;
+    if (typeof rootfs === 'string') {
+      const plan = planGuestSpec(spec, id);
+      await shareContainer(directory, id, rootfs, plan.mounts);
+      return plan.spec;
+    }
+    const plan = planGuestSpec(spec, id, await this.#disks.attach(id, rootfs));
+    await shareContainer(directory, id, undefined, plan.mounts);
     return plan.spec;
   }
 
-  unshare(id: string): Promise<void> {
-    return unshareContainer(this.#parts.directory, id);
+  async unshare(id: string): Promise<void> {
+    await this.#disks.detach(id);
+    await unshareContainer(this.#parts.directory, id);
   }
 
   async resize(limits: SandboxLimits): Promise<void> {
-    const { vcpus, memoryBytes } = machineSize(limits, this.#parts.settings);
+    const { vcpus, memoryBytes } = machineSize(limits, this.#parts.settings, nodeSize());
     await this.#host.vm.resize({ vcpus, memoryBytes }, AbortSignal.timeout(RESIZE_MS));
     await this.agent.call('online', {});
   }

@@ -41,9 +41,10 @@ const OF_GUEST = new Set(['network', 'uts', 'ipc', 'user']);
  * Turns a container's spec for this host into one for the guest: paths are the guest's, and what only the host knows
  * (its cgroups, CPU numbers, namespaces, security modules) is left out.
  *
+ * @param rootfs the root file system in the guest, where it is not in the share
  * @throws BerthError `unimplemented` naming the field, for what cannot work in a virtual machine
  */
-export function planGuestSpec(host: OciSpec, id: string): GuestPlan {
+export function planGuestSpec(host: OciSpec, id: string, rootfs?: string): GuestPlan {
   refuse(host);
   const base = `${SHARE_PATH}/${id}`;
   const mounts: HostMount[] = [];
@@ -55,7 +56,7 @@ export function planGuestSpec(host: OciSpec, id: string): GuestPlan {
     spec: {
       ...rest,
       process,
-      root: { ...objectOf(host.json.root ?? {}, 'root'), path: `${base}/rootfs` },
+      root: { ...objectOf(host.json.root ?? {}, 'root'), path: rootfs ?? `${base}/rootfs` },
       mounts: guestMounts,
       linux: guestLinux(host),
     },

@@ -7,6 +7,8 @@ import type { VmSettings } from './settings.ts';
 
 /** MiB of translated code that QEMU keeps under emulation: its own default is a quarter of the machine's memory. */
 const TRANSLATION_MIB = 64;
+/** For disks of containers: each takes one, those of one image another. A port costs a boot 25 ms under emulation. */
+const HOTPLUG_PORTS = 16;
 const MACHINES = ['q35', 'pc', 'microvm'] as const;
 
 /**
@@ -27,9 +29,18 @@ export async function makeHypervisor(
   }
   const tryKvm = () => kvmWorks(settings.qemu, signal);
   const isKvm = await probes.ask('kvm', [settings.qemu, '/dev/kvm'], tryKvm, [true, false]);
-  const machine = MACHINES.find((known) => known === (settings.machine || (isKvm ? 'microvm' : 'q35')));
+  const hasDisks = settings.rootfs !== 'virtiofs';
+  // A microvm takes no disks while it runs.
+  const standard = isKvm && !hasDisks ? 'microvm' : 'q35';
+  const machine = MACHINES.find((known) => known === (settings.machine || standard));
   if (machine === undefined) {
     throw new BerthError('invalid', `vm.machine: "${settings.machine}" is none of ${MACHINES.join(', ')}`);
+  }
+  if (hasDisks && machine === 'microvm') {
+    throw new BerthError(
+      'invalid',
+      `vm.machine: "microvm" takes no disks for vm.rootfs = "${settings.rootfs}"`,
+    );
   }
   return new Qemu({
     program: settings.qemu,
@@ -38,6 +49,6 @@ export async function makeHypervisor(
     rootDevice: machine === 'microvm' ? 'virtio-blk' : 'pmem',
     translationCache: TRANSLATION_MIB,
     vhostNet: await hasDevice('/dev/vhost-net'),
-    hotplugPorts: 0,
+    hotplugPorts: hasDisks ? HOTPLUG_PORTS : 0,
   });
 }

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { AgentEvent, Method, Params, Result } from '../protocol/messages.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
+import type { RootDisk } from './rootfs.ts';
 import type { SandboxLimits } from './size.ts';
 
 /** A stream to the guest; its id names it in calls. */
@@ -20,14 +21,16 @@ export interface Machine {
   readonly agent: GuestAgent;
   /** Resolves with one line for people; never rejects. */
   readonly ended: Promise<string>;
+  /** It takes root file systems that are disks; otherwise they are to be mounted on this host. */
+  readonly takesDisks: boolean;
   /**
    * Makes a container's root file system and volumes visible to the guest.
    *
-   * @param rootfs absolute
+   * @param rootfs the directory, absolute, or the disks
    * @returns the spec for the guest
    * @throws BerthError `unimplemented` for what cannot work there
    */
-  share(id: string, spec: OciSpec, rootfs: string): Promise<JsonObject>;
+  share(id: string, spec: OciSpec, rootfs: string | readonly RootDisk[]): Promise<JsonObject>;
   /** Repeatable. */
   unshare(id: string): Promise<void>;
   /**

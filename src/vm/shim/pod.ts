@@ -12,7 +12,7 @@ import type { Boot, Log, Machine } from './machine.ts';
 import { type JsonObject, OciSpec, objectOf } from './oci.ts';
 import { TaskProcess } from './process.ts';
 import { roleOf } from './role.ts';
-import { mountRootfs, type RootfsMount, unmountRootfs } from './rootfs.ts';
+import { mountRootfs, type RootfsMount, rootDisks, unmountRootfs } from './rootfs.ts';
 import { updatedLimits } from './size.ts';
 import { ProcessStdio, type StdioPaths } from './stdio.ts';
 import { timestamp } from './timestamp.ts';
@@ -270,10 +270,13 @@ export class Pod {
 
   async #makeContainer(machine: Machine, task: Task, spec: OciSpec, wanted: NewTask): Promise<void> {
     const { id, bundle, stdio } = wanted;
+    const disks = machine.takesDisks ? rootDisks(wanted.rootfs) : undefined;
     const rootfs = isAbsolute(spec.rootPath) ? spec.rootPath : join(bundle, spec.rootPath);
-    if (wanted.rootfs.length > 0) task.mounted = rootfs;
-    mountRootfs(wanted.rootfs, rootfs);
-    const guestSpec = await machine.share(id, spec, rootfs);
+    if (disks === undefined) {
+      if (wanted.rootfs.length > 0) task.mounted = rootfs;
+      mountRootfs(wanted.rootfs, rootfs);
+    }
+    const guestSpec = await machine.share(id, spec, disks ?? rootfs);
     const { streams } = this.#join(machine, task.init, stdio);
     const request = { id, spec: stringifyOci(guestSpec), streams, terminal: stdio.terminal };
     await machine.agent.call('createContainer', request);

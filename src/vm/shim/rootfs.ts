@@ -8,6 +8,40 @@ export interface RootfsMount {
   options: readonly string[];
 }
 
+/** A disk of the guest's that is a container's root file system, or part of it. */
+export interface RootDisk {
+  /** Of a file or a block device. */
+  path: string;
+  type: string;
+  readOnly: boolean;
+}
+
+/** What a file can be whose name a mount has as its source. */
+const ON_DISKS = new Set(['erofs', 'ext4', 'xfs', 'squashfs']);
+
+/**
+ * The disks of a root file system, the topmost first, where its mounts are such that a guest can make them: as the
+ * snapshotters blockfile, devmapper and erofs of containerd describe them, and berthd. An overlay of them all, which
+ * comes last, is the guest's to make. Pure.
+ *
+ * @returns undefined when the mounts are the host's to make
+ * @throws BerthError `unimplemented` for more than one that can be written to
+ */
+export function rootDisks(mounts: readonly RootfsMount[]): readonly RootDisk[] | undefined {
+  const last = mounts.at(-1);
+  const parts = last !== undefined && /(^|\/)overlay$/.test(last.type) ? mounts.slice(0, -1) : mounts;
+  if (parts.length === 0 || !parts.every(({ type }) => ON_DISKS.has(type))) return undefined;
+  const disks = parts.map(({ type, source, options }) => ({
+    path: source,
+    type,
+    readOnly: options.includes('ro') || type === 'erofs' || type === 'squashfs',
+  }));
+  if (disks.filter(({ readOnly }) => !readOnly).length > 1) {
+    throw new BerthError('unimplemented', 'rootfs: more than one disk that can be written to');
+  }
+  return disks;
+}
+
 /** Options that are flags to mount(2); all others are for the file system. */
 const FLAGS: Readonly<Record<string, number>> = {
   ro: sys.MS_RDONLY,

@@ -22,18 +22,21 @@ export async function makeShare({ shared }: VmDirectory): Promise<void> {
 /**
  * Puts a container's root file system and volumes into the share.
  *
+ * @param rootfs undefined when it is on disks
  * @throws BerthError `unimplemented` for a device; SyscallError
  */
 export async function shareContainer(
   directory: VmDirectory,
   id: string,
-  rootfs: string,
+  rootfs: string | undefined,
   mounts: readonly HostMount[],
 ): Promise<void> {
   const base = directory.sharedOf(id);
-  await mkdir(join(base, 'rootfs'), { recursive: true });
-  await mkdir(join(base, 'mounts'));
-  bindTree(rootfs, join(base, 'rootfs'), { follow: false });
+  await mkdir(join(base, 'mounts'), { recursive: true });
+  if (rootfs !== undefined) {
+    await mkdir(join(base, 'rootfs'));
+    bindTree(rootfs, join(base, 'rootfs'), { follow: false });
+  }
   for (const { index, source, readonly, follows } of mounts) {
     const target = join(base, 'mounts', String(index));
     await makeMountPoint(source, target);

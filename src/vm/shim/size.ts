@@ -1,7 +1,14 @@
+import { cpus, totalmem } from 'node:os';
 import { type JsonObject, objectOf } from './oci.ts';
 import type { VmSettings } from './settings.ts';
 
 const MIB = 1024n * 1024n;
+/**
+ * How far a machine can grow: this much, or so many times its first size. Room that is not used costs the guest nothing,
+ * but QEMU 96 KiB for each GiB (three bits a page, by which it knows what was written).
+ */
+const ROOM = 16n * 1024n * MIB;
+const GROWTH = 4n;
 const PREFIX = 'io.kubernetes.cri.sandbox-';
 
 /** How large a machine is. */
@@ -21,21 +28,41 @@ export interface SandboxLimits {
   period?: bigint;
 }
 
+/** What a node has, which no machine on it can have more of. */
+export interface NodeSize {
+  cpus: number;
+  memoryBytes: bigint;
+}
+
+/** @returns this node's */
+export function nodeSize(): NodeSize {
+  return { cpus: cpus().length, memoryBytes: BigInt(totalmem()) };
+}
+
 /**
  * The size of a pod's machine: what the guest's kernel and agent take, and the pod's limits on top; a pod without
- * limits gets the default.
+ * limits gets the default. Pure.
  */
 export function machineSize(
   { memory: limit, quota, period }: SandboxLimits,
-  settings: VmSettings,
+  settings: Pick<VmSettings, 'memory' | 'max_memory' | 'vcpus' | 'max_vcpus'>,
+  node: NodeSize,
 ): MachineSize {
-  const memory = BigInt(settings.memory) * MIB + (limit === undefined ? 0n : roundUp(limit, MIB));
-  const maxMemory = BigInt(settings.max_memory) * MIB;
-  const wanted =
+  const wanted = BigInt(settings.memory) * MIB + (limit === undefined ? 0n : roundUp(limit, MIB));
+  const configured = BigInt(settings.max_memory) * MIB;
+  const nodes = (node.memoryBytes / MIB) * MIB;
+  const most = configured > 0n && configured < nodes ? configured : nodes;
+  const memoryBytes = wanted < most ? wanted : most;
+  const room = memoryBytes * GROWTH > ROOM ? memoryBytes * GROWTH : ROOM;
+  const maxVcpus = Math.max(Math.min(settings.max_vcpus, node.cpus), 1);
+  const cpus =
     quota === undefined || period === undefined ? settings.vcpus : Number(roundUp(quota, period) / period);
-  const vcpus = Math.min(Math.max(wanted, 1), settings.max_vcpus);
-  const memoryBytes = memory > maxMemory ? maxMemory : memory;
-  return { vcpus, maxVcpus: settings.max_vcpus, memoryBytes, maxMemoryBytes: maxMemory };
+  return {
+    vcpus: Math.min(Math.max(cpus, 1), maxVcpus),
+    maxVcpus,
+    memoryBytes,
+    maxMemoryBytes: room < most ? room : most,
+  };
 }
 
 /** The sums as they come with a sandbox: annotations, as kata and containerd agreed on. */

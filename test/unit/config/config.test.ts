@@ -32,8 +32,8 @@ const DEFAULTS = {
   vm: {
     ...{ hypervisor: 'qemu', qemu: `/usr/bin/qemu-system-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}` },
     ...{ machine: '', firecracker: '/usr/bin/firecracker', virtiofsd: '/usr/lib/qemu/virtiofsd' },
-    ...{ guest_dir: '/var/lib/berth/guest', vcpus: 1, max_vcpus: 8, memory: 192, max_memory: 16_384 },
-    ...{ network: 'tcfilter', boot_timeout: 60 },
+    ...{ guest_dir: '/var/lib/berth/guest', vcpus: 1, max_vcpus: 8, memory: 192, max_memory: 0 },
+    ...{ network: 'tcfilter', boot_timeout: 60, rootfs: 'virtiofs', disk_size: 10_240 },
   },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } },
 };
@@ -102,6 +102,8 @@ memory = 64
 max_memory = 128
 network = "macvtap"
 boot_timeout = 9
+rootfs = "erofs"
+disk_size = 16
 [runtimes."crun-1.8"]
 path = "/usr/bin/crun"
 [runtimes.kata]
@@ -109,6 +111,10 @@ type = "shim"
 path = "/usr/bin/shim"
 allowed_annotations = ["io.katacontainers.*"]
 resource_view = true
+[runtimes.vm]
+type = "vm"
+hypervisor = "qemu"
+rootfs = "block"
 `;
     expect(parseConfig(text, 'x')).toEqual({
       listen: 'unix:///tmp/a.sock',
@@ -142,7 +148,7 @@ resource_view = true
       vm: {
         ...{ hypervisor: 'firecracker', qemu: '/q', machine: 'pc', firecracker: '/f', virtiofsd: '/v' },
         ...{ guest_dir: '/g', vcpus: 2, max_vcpus: 4, memory: 64, max_memory: 128 },
-        ...{ network: 'macvtap', boot_timeout: 9 },
+        ...{ network: 'macvtap', boot_timeout: 9, rootfs: 'erofs', disk_size: 16 },
       },
       runtimes: {
         'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [], resource_view: false },
@@ -151,6 +157,10 @@ resource_view = true
           path: '/usr/bin/shim',
           allowed_annotations: ['io.katacontainers.*'],
           resource_view: true,
+        },
+        vm: {
+          ...{ type: 'vm', path: '', allowed_annotations: [], resource_view: false },
+          ...{ hypervisor: 'qemu', rootfs: 'block' },
         },
       },
     });

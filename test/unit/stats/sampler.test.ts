@@ -93,17 +93,20 @@ describe('WritableLayerUsage', () => {
     writeFileSync(path.join(upper, 'dir/file'), Buffer.alloc(100_000, 1));
     const { linkSync } = await import('node:fs');
     linkSync(path.join(upper, 'dir/file'), path.join(upper, 'again'));
-    const first = await layerUsage.of('a', upper);
+    const first = await layerUsage.of('a', { path: upper, baseBytes: 0n });
     expect(first?.inodesUsed).toBe(3n);
     expect(Number(first?.usedBytes)).toBeGreaterThanOrEqual(100_000);
     expect(Number(first?.usedBytes)).toBeLessThan(180_000);
     writeFileSync(path.join(upper, 'more'), 'x');
-    expect(await layerUsage.of('a', upper)).toBe(first);
+    expect(await layerUsage.of('a', { path: upper, baseBytes: 0n })).toBe(first);
     layerUsage.retain(new Set(['other']));
-    expect((await layerUsage.of('a', upper))?.inodesUsed).toBe(4n);
+    expect((await layerUsage.of('a', { path: upper, baseBytes: 0n }))?.inodesUsed).toBe(4n);
   });
 
   it('knows of a layer that is not there that it takes nothing', async () => {
-    expect(await layerUsage.of('x', '/nonexistent/upper')).toMatchObject({ usedBytes: 0n, inodesUsed: 0n });
+    expect(await layerUsage.of('x', { path: '/nonexistent/upper', baseBytes: 0n })).toMatchObject({
+      usedBytes: 0n,
+      inodesUsed: 0n,
+    });
   });
 });

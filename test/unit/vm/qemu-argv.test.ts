@@ -152,7 +152,7 @@ describe('the command line of QEMU', () => {
     ).toEqual([
       '-blockdev',
       'raw,node-name=disk0,read-only=off,discard=unmap,file.driver=file,file.filename=/with,,comma.img,file.aio=threads',
-      'virtio-blk-pci,id=disk0-device,drive=disk0,serial=ctr-1',
+      'virtio-blk-pci,id=disk0-device,drive=disk0,serial=ctr-1,werror=report',
       'socket,id=fs0,path=/run/vm/a/fs.sock,server=off',
       'vhost-user-fs-pci,chardev=fs0,tag=berth,queue-size=1024',
       '-netdev',

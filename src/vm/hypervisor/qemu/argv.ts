@@ -276,14 +276,19 @@ function disk(node: string, file: string, readOnly: boolean, serial?: string): s
   ];
 }
 
-/** The block node of a raw file. */
-export function fileNode(node: string, file: string, readOnly: boolean): Blockdev {
+/** The block node of a raw file, or of a block device. */
+export function fileNode(
+  node: string,
+  file: string,
+  readOnly: boolean,
+  driver: 'file' | 'host_device' = 'file',
+): Blockdev {
   return {
     driver: 'raw',
     'node-name': node,
     'read-only': readOnly,
     ...(readOnly ? {} : { discard: 'unmap' }),
-    'file.driver': 'file',
+    'file.driver': driver,
     'file.filename': file,
     'file.aio': 'threads',
     // Images are shared read-only by design, and a writable one has this machine alone.
@@ -298,7 +303,8 @@ export function diskDevice(node: string, readOnly: boolean, serial?: string): De
     id: deviceOf(node),
     drive: node,
     ...(serial === undefined ? {} : { serial }),
-    ...(readOnly ? { 'share-rw': true } : {}),
+    // A full disk of the host's is told to the guest, whose other containers run on; QEMU would stop it.
+    ...(readOnly ? { 'share-rw': true } : { werror: 'report' }),
   };
 }
 

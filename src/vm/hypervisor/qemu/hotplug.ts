@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { BerthError } from '../../../errors.ts';
 import { orAborted } from '../../../util/abort.ts';
 import type { VmDisk } from '../../types.ts';
@@ -34,7 +35,8 @@ export class HotplugDisks {
     // Before the first await: the port is taken.
     this.#plugged.set(id, plugged);
     try {
-      await this.#qmp.execute('blockdev-add', nested(fileNode(node, path, readOnly)), { signal });
+      const driver = (await stat(path)).isBlockDevice() ? 'host_device' : 'file';
+      await this.#qmp.execute('blockdev-add', nested(fileNode(node, path, readOnly, driver)), { signal });
       try {
         const device = diskDevice(node, readOnly, id);
         await this.#qmp.execute(

@@ -92,7 +92,7 @@ export interface Blockdev {
   'read-only': boolean;
   'auto-read-only'?: boolean;
   discard?: 'unmap';
-  'file.driver': 'file';
+  'file.driver': 'file' | 'host_device';
   'file.filename': string;
   'file.aio'?: 'threads';
   'file.locking'?: 'off';
@@ -117,7 +117,14 @@ export type Device = { id?: string; bus?: string } & (
   | { driver: 'pvpanic' }
   | { driver: 'pcie-root-port'; chassis: number; addr?: string }
   | { driver: 'virtio-pmem-pci'; memdev: string }
-  | { driver: 'virtio-blk-pci'; drive: string; serial?: string; 'share-rw'?: boolean; bootindex?: number }
+  | {
+      driver: 'virtio-blk-pci';
+      drive: string;
+      serial?: string;
+      'share-rw'?: boolean;
+      werror?: 'report';
+      bootindex?: number;
+    }
   | { driver: 'virtio-net-pci'; netdev: string; mac: string; host_mtu?: number; romfile: '' }
   | { driver: 'virtio-serial-pci'; max_ports: number }
   | { driver: 'virtserialport'; chardev: string; name: string; nr: number }

@@ -19,6 +19,7 @@ const CONTAINER = {
 /** A machine whose agent does as the test says and remembers what it was told. */
 class FakeMachine implements Machine {
   readonly pid = 4711;
+  takesDisks = false;
   readonly calls: string[] = [];
   readonly streams: PassThrough[] = [];
   readonly #ended = Promise.withResolvers<string>();

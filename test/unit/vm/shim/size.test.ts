@@ -5,11 +5,14 @@ import { annotatedLimits, machineSize, updatedLimits } from '../../../../src/vm/
 const { vm: SETTINGS } = parseConfig('[vm]\nmemory = 100\nmax_memory = 1000\nvcpus = 2\nmax_vcpus = 4', 'x');
 const MIB = 1024n * 1024n;
 
+const GIB = 1024n * MIB;
+const NODE = { cpus: 64, memoryBytes: 256n * GIB };
+
 const sized = (sums: Record<string, string>) => {
   const annotations = Object.fromEntries(
     Object.entries(sums).map(([name, value]) => [`io.kubernetes.cri.sandbox-${name}`, value]),
   );
-  const { vcpus, memoryBytes } = machineSize(annotatedLimits(annotations), SETTINGS);
+  const { vcpus, memoryBytes } = machineSize(annotatedLimits(annotations), SETTINGS, NODE);
   return [vcpus, memoryBytes / MIB];
 };
 
@@ -33,4 +36,17 @@ it('reads the limits of an update', () => {
     ...{ memory: 5n, quota: 7n, period: 9n },
   });
   expect(updatedLimits({ cpu: { quota: -1 } })).toEqual({});
+});
+
+it.each([
+  ['much', 100n * MIB, 0, 256n * GIB, 16n * GIB],
+  ['four times its size', 10n * GIB, 0, 256n * GIB, 40n * GIB + 400n * MIB],
+  ['what is configured', 100n * MIB, 1000, 256n * GIB, 1000n * MIB],
+  ['what the node has', 100n * MIB, 0, 8n * GIB + 1n, 8n * GIB],
+  ['what the node has, whatever is configured', 100n * MIB, 9000, 8n * GIB, 8n * GIB],
+])('a machine can grow to %s', (_what, memory, max_memory, memoryBytes, expected) => {
+  const settings = { ...SETTINGS, max_memory };
+  expect(machineSize({ memory }, settings, { cpus: 2, memoryBytes })).toMatchObject({
+    ...{ vcpus: 2, maxVcpus: 2, maxMemoryBytes: expected },
+  });
 });
