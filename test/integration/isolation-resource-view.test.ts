@@ -77,6 +77,13 @@ describe.runIf(installed)('a container that sees its own share of the machine', 
     expect(top).toMatch(/^MiB Mem : +96\.0 total/m);
     const uptime = Number((await pods.ask(id, 'cat /proc/uptime')).split(' ')[0]);
     expect(uptime).toBeLessThan(60);
+    // One processor beside the sum of all; a handful of threads; as much swap in either file.
+    expect(await pods.ask(id, "grep -o '^cpu[0-9]*' /proc/stat")).toBe('cpu\ncpu0');
+    expect(await pods.ask(id, 'cat /proc/loadavg')).toMatch(/^(\d+\.\d\d ){3}\d\/\d \d+$/);
+    const swap =
+      "awk 'NR > 1 {kib += $3} END {print kib + 0}' /proc/swaps; awk '/^SwapTotal/{print $2}' /proc/meminfo";
+    const [swaps, swapTotal] = (await pods.ask(id, swap)).split('\n');
+    expect(swaps).toBe(swapTotal);
     const mounts = await pods.ask(id, 'awk \'$3=="fuse.lxcfs"{print $2, $4}\' /proc/mounts');
     for (const file of ['cpuinfo', 'diskstats', 'loadavg', 'meminfo', 'stat', 'swaps', 'uptime'])
       expect(mounts).toMatch(new RegExp(`^/proc/${file} ro,`, 'm'));
