@@ -82,7 +82,7 @@ export const noFaults: Faults = { at: async () => {} };
  * process) or `<point> delay <milliseconds>`. Each happens once, also over restarts: its line is taken out of the file
  * first, and goes to `<file>.done`.
  */
-export class PlannedFaults implements Faults {
+class PlannedFaults implements Faults {
   readonly #file: string;
 
   constructor(file: string) {

@@ -3,7 +3,7 @@ import { BerthError } from '../../src/errors.ts';
 /** What the kubelet accepts and sends, bytes. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 /** Whether it is compressed, and its length. */
-export const PREFIX_BYTES = 5;
+const PREFIX_BYTES = 5;
 
 /** Cuts a stream of bytes into gRPC's messages: a flag, four bytes of length, the message. */
 export class MessageReader {

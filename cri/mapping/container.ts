@@ -73,7 +73,7 @@ export function toStopSignal(signal: string): ProtoSignal {
   return signal.replace('+', 'PLUS').replace('-', 'MINUS') as ProtoSignal;
 }
 
-export function fromImageSpec(spec: ImageSpec__Output): ImageSpec {
+function fromImageSpec(spec: ImageSpec__Output): ImageSpec {
   return {
     image: spec.image,
     userSpecifiedImage: spec.user_specified_image,

@@ -43,7 +43,7 @@ export async function hasEnded(client: Client, id: string): Promise<boolean> {
 }
 
 /** The seconds that the pod's author gave it to end. */
-export function graceOf(annotations: Record<string, string>): number {
+function graceOf(annotations: Record<string, string>): number {
   const text = annotations[ANNOTATION.gracePeriod] ?? '';
   return /^\d{1,9}$/.test(text) ? Number(text) : DEFAULT_GRACE_SECONDS;
 }

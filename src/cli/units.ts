@@ -37,13 +37,6 @@ export function formatDuration(ns: bigint): string {
     .join(' ');
 }
 
-/** Nanoseconds since the epoch as RFC 3339 with all nine digits, in UTC. */
-export function formatTimestamp(ns: bigint): string {
-  const seconds = ns / NS_PER_SECOND;
-  const iso = new Date(Number(seconds) * 1000).toISOString();
-  return `${iso.slice(0, 19)}.${String(ns % NS_PER_SECOND).padStart(9, '0')}Z`;
-}
-
 /** The moment in nanoseconds since the epoch of an RFC 3339 time, or undefined when it is none. */
 export function parseTimestamp(text: string): bigint | undefined {
   const parts = /^(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|z|[+-]\d\d:\d\d)$/.exec(text);

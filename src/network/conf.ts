@@ -76,7 +76,7 @@ export function parseConf(text: string, isList: boolean, extra: readonly PluginC
 }
 
 /** Reads the text of one plugin's configuration (a file in the folder named after the network). */
-export function parsePluginConf(text: string): PluginConf {
+function parsePluginConf(text: string): PluginConf {
   return parsePlugin(parseObject(text), 'the file');
 }
 

@@ -24,7 +24,7 @@ export async function listenForEvents(
 }
 
 /** The event in an envelope, by the type of the message in it. */
-export function decodeEvent(
+function decodeEvent(
   { event }: Pick<Envelope__Output, 'event'>,
   { taskExit, taskOom }: Pick<ShimProtos, 'taskExit' | 'taskOom'>,
 ): ShimEvent | undefined {

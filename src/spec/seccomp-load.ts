@@ -5,7 +5,7 @@ import { parseSeccompProfile, type SeccompProfile } from './seccomp.ts';
 import { withoutNesting } from './seccomp-default.ts';
 
 /** Where Debian's golang-github-containers-common installs the profile of podman and CRI-O. */
-export const DEFAULT_SECCOMP_PATH = '/usr/share/containers/seccomp.json';
+const DEFAULT_SECCOMP_PATH = '/usr/share/containers/seccomp.json';
 
 const MAX_BYTES = 1024 * 1024;
 

@@ -32,7 +32,7 @@ export async function writeFileAtomic(
 }
 
 /** Makes what was created, renamed or removed in a directory survive a power cut. */
-export async function syncDirectory(path: string): Promise<void> {
+async function syncDirectory(path: string): Promise<void> {
   const dir = await open(path, 'r');
   try {
     await dir.sync();

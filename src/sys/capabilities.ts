@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-
 /** Every capability by number, CAP_CHOWN = 0 to CAP_CHECKPOINT_RESTORE = 40 (`include/uapi/linux/capability.h`). */
 export const CAPABILITIES: readonly string[] = [
   'CAP_CHOWN',
@@ -44,25 +42,3 @@ export const CAPABILITIES: readonly string[] = [
   'CAP_BPF',
   'CAP_CHECKPOINT_RESTORE',
 ];
-
-/** The sets that bound what a container can be given: none beyond the daemon's own. */
-export interface CapabilitySets {
-  bounding: string[];
-  effective: string[];
-}
-
-/** The capability sets of this process, from `/proc/self/status`. */
-export function ownCapabilities(): CapabilitySets {
-  return parseCapabilities(readFileSync('/proc/self/status', 'latin1'));
-}
-
-/** Parses CapBnd and CapEff of a status file (proc_pid_status(5)); numbers without a name here are left out. */
-export function parseCapabilities(status: string): CapabilitySets {
-  return { bounding: capabilityNames(status, 'CapBnd'), effective: capabilityNames(status, 'CapEff') };
-}
-
-function capabilityNames(status: string, field: string): string[] {
-  const hex = new RegExp(`^${field}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0';
-  const mask = BigInt(`0x${hex}`);
-  return CAPABILITIES.filter((_, number) => ((mask >> BigInt(number)) & 1n) === 1n);
-}

@@ -2,11 +2,7 @@ import { check, declare, declareBlocking } from './libc.ts';
 
 /** Event bits of epoll (`include/uapi/linux/eventpoll.h`). Error and hang-up are reported unasked. */
 export const EPOLLIN = 0x001;
-export const EPOLLPRI = 0x002;
 export const EPOLLOUT = 0x004;
-export const EPOLLERR = 0x008;
-export const EPOLLHUP = 0x010;
-export const EPOLLRDHUP = 0x2000;
 /** The descriptor is disarmed after one event, until `epollModify`. */
 export const EPOLLONESHOT = 1 << 30;
 

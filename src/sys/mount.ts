@@ -8,13 +8,10 @@ export const MS_NOSUID = 2;
 export const MS_NODEV = 4;
 export const MS_NOEXEC = 8;
 export const MS_REMOUNT = 32;
-export const MS_NOSYMFOLLOW = 256;
 export const MS_NOATIME = 1024;
 export const MS_NODIRATIME = 2048;
 export const MS_BIND = 4096;
-export const MS_MOVE = 8192;
 export const MS_REC = 16384;
-export const MS_UNBINDABLE = 1 << 17;
 export const MS_PRIVATE = 1 << 18;
 export const MS_SLAVE = 1 << 19;
 export const MS_SHARED = 1 << 20;
@@ -219,9 +216,4 @@ export function listMounts(prefix = '/'): MountEntry[] {
   const entries = parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8'));
   const below = prefix.endsWith('/') ? prefix : `${prefix}/`;
   return entries.filter((e) => e.mountpoint === prefix || e.mountpoint.startsWith(below));
-}
-
-/** True when something is mounted at `path`, a bind mount of a file included (a device number cannot tell). */
-export function isMountpoint(path: string): boolean {
-  return listMounts(path).some((e) => e.mountpoint === path);
 }

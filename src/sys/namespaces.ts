@@ -9,7 +9,6 @@ import {
   statSync,
   unlinkSync,
 } from 'node:fs';
-import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { isErrno } from '../errors.ts';
 import { check, declare } from './libc.ts';
@@ -156,15 +155,6 @@ export function namespaceInode(path: string): bigint | undefined {
     if (isErrno(e, 'ENOENT', 'ESRCH')) return undefined;
     throw e;
   }
-}
-
-/** The interfaces that are up inside a network namespace, with their addresses, loopback included. */
-export function interfaceAddresses(netns: string): Record<string, NetworkInterfaceInfo[]> {
-  const found: Record<string, NetworkInterfaceInfo[]> = {};
-  for (const [name, addresses] of Object.entries(withNamespace(netns, 'net', networkInterfaces))) {
-    if (addresses !== undefined) found[name] = addresses;
-  }
-  return found;
 }
 
 /** Counters of one network interface since it was made. */

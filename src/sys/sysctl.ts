@@ -45,6 +45,6 @@ export async function writeSysctlAsOwner(
 }
 
 /** The file of a sysctl (proc_sys(5)): its dots are slashes, and the other way round. */
-export function sysctlPath(name: string): string {
+function sysctlPath(name: string): string {
   return `/proc/sys/${name.replace(/[./]/g, (c) => (c === '.' ? '/' : '.'))}`;
 }

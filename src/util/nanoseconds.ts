@@ -1,7 +1,5 @@
 import { realtimeNs } from '../sys/clock.ts';
 
-const NS_PER_MS = 1_000_000n;
-
 /**
  * Now, in nanoseconds since the epoch, as CRI wants its times. By the wall clock, also when that is set after
  * berthd has started, as it is on machines that boot without a clock; finer than a Date, which would give
@@ -9,9 +7,4 @@ const NS_PER_MS = 1_000_000n;
  */
 export function nowNs(): bigint {
   return realtimeNs();
-}
-
-/** Milliseconds since the epoch (a file's mtime) as nanoseconds. */
-export function msToNs(ms: number): bigint {
-  return BigInt(Math.round(ms * 1000)) * (NS_PER_MS / 1000n);
 }

@@ -314,7 +314,7 @@ class BusyError extends BerthError {
 }
 
 /** Seconds or a date (RFC 9110, section 10.2.3) as milliseconds from now. Exported for tests. */
-export function parseRetryAfter(value: string | undefined, now = Date.now()): number | undefined {
+function parseRetryAfter(value: string | undefined, now = Date.now()): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d{1,9}$/.test(value)) return Number(value) * 1000;
   const date = Date.parse(value);

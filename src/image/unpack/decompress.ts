@@ -8,7 +8,7 @@ import { ZstdFrames } from './zstd-frames.ts';
 export type Compression = 'gzip' | 'zstd' | 'none';
 
 /** Bytes that `detectCompression` wants to see. */
-export const MAGIC_BYTES = 4;
+const MAGIC_BYTES = 4;
 
 /** From the first bytes of a stream; shorter ones count as not compressed. */
 export function detectCompression(start: Uint8Array): Compression {

@@ -2,7 +2,7 @@ import { read } from 'node:fs';
 import type { Readable } from 'node:stream';
 
 /** Bytes of one notice: how much of the file can be read, as an unsigned little-endian number. */
-export const NOTICE_BYTES = 8;
+const NOTICE_BYTES = 8;
 
 /** A notice that `bytes` of the file can be read. */
 export function notice(bytes: number): Buffer {

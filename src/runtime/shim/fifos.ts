@@ -25,7 +25,7 @@ export async function makeFifos(dir: string, wanted: { stdin: boolean; tty: bool
  * Where the FIFOs lie. stdout and stderr are there whether somebody reads them or not: shims take either all for
  * /dev/null or none.
  */
-export function stdioPaths(dir: string, { stdin, tty }: { stdin: boolean; tty: boolean }): StdioPaths {
+function stdioPaths(dir: string, { stdin, tty }: { stdin: boolean; tty: boolean }): StdioPaths {
   return {
     ...(stdin ? { stdin: join(dir, 'stdin') } : {}),
     stdout: join(dir, 'stdout'),

@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { mkdir, readdir, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError, isErrno } from '../../errors.ts';
 import { bindTree } from '../../sys/idmap.ts';
-import { MS_BIND, MS_SHARED, mount, parseMountinfo, unmount } from '../../sys/mount.ts';
+import { listMounts, MS_BIND, MS_SHARED, mount, unmount } from '../../sys/mount.ts';
 import type { VmDirectory } from './directory.ts';
 import type { HostMount } from './guest-spec.ts';
 
@@ -71,18 +70,15 @@ export async function removeShare({ shared }: VmDirectory): Promise<void> {
  * recursive removal: a mount that could not be taken away is somebody's data.
  */
 async function removeShared(dir: string): Promise<void> {
-  for (const target of mountsBelow(dir)) unmount(target, { lazy: true });
-  const [left] = mountsBelow(dir);
-  if (left !== undefined) throw new BerthError('internal', `${left} is still mounted`);
+  for (const { mountpoint } of listMounts(dir).reverse()) unmount(mountpoint, { lazy: true });
+  refuseMounts(dir);
   await removeEmpty(dir);
 }
 
-/** Places that are mounted on, the directory itself among them, the deepest first. */
-export function mountsBelow(dir: string): string[] {
-  return parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8'))
-    .map(({ mountpoint }) => mountpoint)
-    .filter((path) => path === dir || path.startsWith(`${dir}/`))
-    .reverse();
+/** @throws BerthError `internal`: something is mounted on a directory or below it */
+export function refuseMounts(dir: string): void {
+  const [left] = listMounts(dir);
+  if (left !== undefined) throw new BerthError('internal', `${left.mountpoint} is still mounted`);
 }
 
 async function removeEmpty(dir: string): Promise<void> {

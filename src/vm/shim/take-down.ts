@@ -1,8 +1,7 @@
 import { rm } from 'node:fs/promises';
-import { BerthError } from '../../errors.ts';
 import { removeCgroups } from './cgroup.ts';
 import type { VmDirectory } from './directory.ts';
-import { mountsBelow, removeShare } from './share.ts';
+import { refuseMounts, removeShare } from './share.ts';
 
 /**
  * Removes what a machine had on the host, when all of its processes have ended. Repeatable.
@@ -12,7 +11,6 @@ import { mountsBelow, removeShare } from './share.ts';
 export async function removeMachine(directory: VmDirectory): Promise<void> {
   await removeShare(directory);
   await removeCgroups(directory);
-  const [left] = mountsBelow(directory.path);
-  if (left !== undefined) throw new BerthError('internal', `${left} is still mounted`);
+  refuseMounts(directory.path);
   await rm(directory.path, { recursive: true, force: true });
 }

@@ -5,7 +5,7 @@ import { noFaults } from '../../../src/faults.ts';
 import { newId } from '../../../src/id.ts';
 import { MAX_TIMER_MS, orAborted } from '../../../src/util/abort.ts';
 import { KeyedMutex } from '../../../src/util/keyed-mutex.ts';
-import { msToNs, nowNs } from '../../../src/util/nanoseconds.ts';
+import { nowNs } from '../../../src/util/nanoseconds.ts';
 import { SingleFlight } from '../../../src/util/single-flight.ts';
 import { tearDown } from '../../../src/util/teardown.ts';
 import { eventually } from '../../support/eventually.ts';
@@ -193,16 +193,6 @@ describe('times', () => {
     }
     // Finer than a millisecond, so that the objects of a pod have an order.
     expect(new Set(times).size).toBeGreaterThan(10);
-  });
-
-  it.each([
-    [0, 0n],
-    [1, 1_000_000n],
-    [1.5, 1_500_000n],
-    [1_700_000_000_123.456, 1_700_000_000_123_456_000n],
-    [8_640_000_000_000_000, 8_640_000_000_000_000_000_000n],
-  ])('%d ms are %d ns', (ms, ns) => {
-    expect(msToNs(ms)).toBe(ns);
   });
 });
 
