@@ -1,33 +1,9 @@
 import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, during } from '../../errors.ts';
-import {
-  MS_BIND,
-  MS_NOATIME,
-  MS_NODEV,
-  MS_NOEXEC,
-  MS_NOSUID,
-  MS_RDONLY,
-  MS_REC,
-  MS_RELATIME,
-  MS_REMOUNT,
-  mount,
-} from '../../sys/mount.ts';
+import { mountWithOptions } from '../../sys/mount-options.ts';
 import type { GuestMount } from '../protocol/messages.ts';
 
-/** Options of mount(8) that are flags of mount(2); all others are the file system's. */
-const FLAGS: Readonly<Record<string, number>> = {
-  ro: MS_RDONLY,
-  rw: 0,
-  nosuid: MS_NOSUID,
-  nodev: MS_NODEV,
-  noexec: MS_NOEXEC,
-  noatime: MS_NOATIME,
-  relatime: MS_RELATIME,
-  bind: MS_BIND,
-  rbind: MS_BIND | MS_REC,
-  defaults: 0,
-};
 const SERIAL = 'serial:';
 /** Until a disk that was added is there, and how often that is asked, milliseconds. */
 const DISK_MS = 10_000;
@@ -35,18 +11,10 @@ const DISK_POLL_MS = 20;
 
 /** Mounts, making the target's directory. @throws BerthError naming the target */
 export async function addMount({ source, type, target, options }: GuestMount): Promise<void> {
-  const known = options.filter((option) => Object.hasOwn(FLAGS, option));
-  const data = options.filter((option) => !Object.hasOwn(FLAGS, option)).join(',');
-  let flags = known.reduce((all, option) => all | (FLAGS[option] ?? 0), 0);
-  if (type === 'bind') flags |= MS_BIND;
   try {
     await mkdir(target, { recursive: true });
     if (type === 'overlay') await makeLayer(options);
-    mount(await deviceOf(source), target, type === 'bind' ? null : type, flags, data);
-    // Every other flag of a bind is ignored until it is mounted again.
-    if ((flags & MS_BIND) !== 0 && (flags & ~(MS_BIND | MS_REC)) !== 0) {
-      mount(null, target, null, (flags & ~MS_REC) | MS_REMOUNT);
-    }
+    mountWithOptions({ source: await deviceOf(source), target, type, options });
   } catch (e: unknown) {
     throw during(`mount ${target}`, e);
   }

@@ -54,7 +54,7 @@ export async function readImage(link: string): Promise<BuiltImage> {
       { cause: e },
     );
   }
-  const { kernel, initrd, rootfs, ...rest } = description.parse(JSON.parse(text));
+  const { kernel, initrd, rootfs, ...rest } = parse(text, path.join(dir, DESCRIPTION));
   return {
     ...rest,
     key: path.basename(dir),
@@ -62,4 +62,18 @@ export async function readImage(link: string): Promise<BuiltImage> {
     initrd: path.join(dir, initrd),
     rootfs: path.join(dir, rootfs),
   };
+}
+
+function parse(text: string, file: string): Description {
+  try {
+    return description.parse(JSON.parse(text));
+  } catch (e: unknown) {
+    throw new BerthError(
+      'precondition',
+      `${file} describes no guest image: run "berth vm build-guest --force"`,
+      {
+        cause: e,
+      },
+    );
+  }
 }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BerthError } from '../../errors.ts';
+import { BerthError, messageOf } from '../../errors.ts';
 import { parseOci } from '../../spec/json.ts';
 
 /** A JSON object of which nothing is known. */
@@ -39,7 +39,7 @@ export class OciSpec {
     try {
       json = parseOci(await readFile(file, 'utf8'));
     } catch (e: unknown) {
-      throw new BerthError('invalid', `${file}: ${(e as Error).message}`, { cause: e });
+      throw new BerthError('invalid', `${file}: ${messageOf(e)}`, { cause: e });
     }
     return new OciSpec(objectOf(json, 'the spec'));
   }

@@ -4,6 +4,7 @@ import type { ShimProtos, TaskEventName } from '../../shim/protos.ts';
 import { TtrpcClient } from '../../shim/ttrpc/client.ts';
 import { run } from '../../sys/exec.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
+import { timestamp } from './timestamp.ts';
 
 /** The messages are those of proto/shim-events.proto. */
 const TOPICS: Readonly<Record<TaskEventName, string>> = {
@@ -96,7 +97,7 @@ export class Publisher {
       this.#client = await TtrpcClient.connect(this.#sink.ttrpc, this.#protos, SEND_MS);
     }
     const envelope = {
-      timestamp: { seconds: String(at / 1_000_000_000n), nanos: Number(at % 1_000_000_000n) },
+      timestamp: timestamp(at),
       namespace: this.#sink.namespace,
       topic: TOPICS[name],
       event: { type_url: `containerd.events.${name}`, value },

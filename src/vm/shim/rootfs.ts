@@ -1,5 +1,6 @@
 import { BerthError } from '../../errors.ts';
-import * as sys from '../../sys/mount.ts';
+import { unmount } from '../../sys/mount.ts';
+import { mountWithOptions } from '../../sys/mount-options.ts';
 
 /** One mount that makes a root file system, as containerd's snapshotters hand it over. */
 export interface RootfsMount {
@@ -42,41 +43,16 @@ export function rootDisks(mounts: readonly RootfsMount[]): readonly RootDisk[] |
   return disks;
 }
 
-/** Options that are flags to mount(2); all others are for the file system. */
-const FLAGS: Readonly<Record<string, number>> = {
-  ro: sys.MS_RDONLY,
-  rw: 0,
-  nosuid: sys.MS_NOSUID,
-  nodev: sys.MS_NODEV,
-  noexec: sys.MS_NOEXEC,
-  noatime: sys.MS_NOATIME,
-  nodiratime: sys.MS_NODIRATIME,
-  relatime: sys.MS_RELATIME,
-  bind: sys.MS_BIND,
-  rbind: sys.MS_BIND | sys.MS_REC,
-};
-
 /** @throws BerthError `unimplemented` for more than one; SyscallError */
 export function mountRootfs(mounts: readonly RootfsMount[], target: string): void {
   const [only, ...others] = mounts;
   if (only === undefined) return;
   if (others.length > 0)
     throw new BerthError('unimplemented', 'rootfs: more than one mount for one root file system');
-  const { flags, data } = mountOptions(only.options);
-  sys.mount(only.source, target, only.type, flags, data);
-  // mount(2) takes no other flag together with a bind.
-  if ((flags & sys.MS_BIND) !== 0 && (flags & sys.MS_RDONLY) !== 0) {
-    sys.mount(null, target, null, flags | sys.MS_REMOUNT);
-  }
+  mountWithOptions({ ...only, target });
 }
 
 /** Repeatable. */
 export function unmountRootfs(target: string): void {
-  sys.unmount(target, { lazy: true });
-}
-
-/** Exported for tests. */
-export function mountOptions(options: readonly string[]): { flags: number; data: string } {
-  const flags = options.reduce((sum, option) => sum | (FLAGS[option] ?? 0), 0);
-  return { flags, data: options.filter((option) => FLAGS[option] === undefined).join(',') };
+  unmount(target, { lazy: true });
 }

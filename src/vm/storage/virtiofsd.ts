@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { BerthError } from '../../errors.ts';
+import { hardLimits } from '../../spec/rlimits.ts';
 import { run } from '../../sys/exec.ts';
 import { identify, isAlive, type ProcessIdentity, signal } from '../../sys/process-identity.ts';
 import { listenForChild } from '../../sys/unix-socket.ts';
@@ -100,7 +101,12 @@ export class Virtiofsd {
 
   /** Starts one. The hypervisor may connect at once. @throws SyscallError, BerthError; nothing is left then */
   static async start(options: VirtiofsdOptions): Promise<Virtiofsd> {
-    const argv = virtiofsdArgv(options, Math.min(MAX_FILES, await hardFileLimit()));
+    // Only CAP_SYS_RESOURCE could go beyond the limit of this process.
+    const limits = hardLimits(await readFile('/proc/self/limits', 'latin1'));
+    const argv = virtiofsdArgv(
+      options,
+      Math.min(MAX_FILES, Number(limits.get('RLIMIT_NOFILE') ?? MAX_FILES)),
+    );
     const fd = listenForChild(options.socket);
     try {
       return new Virtiofsd(
@@ -147,13 +153,4 @@ async function childrenOf(parent: ProcessIdentity): Promise<ProcessIdentity[]> {
     .flatMap((word) => identify(Number(word)) ?? []);
   // Read after them: as long as it lives, its number and so the list is its own.
   return isAlive(parent) ? children : [];
-}
-
-/** Of this process; only CAP_SYS_RESOURCE could go beyond it. */
-async function hardFileLimit(): Promise<number> {
-  const line = (await readFile('/proc/self/limits', 'latin1'))
-    .split('\n')
-    .find((text) => text.startsWith('Max open files'));
-  const hard = line?.split(/\s+/)[4];
-  return hard === undefined || hard === 'unlimited' ? MAX_FILES : Number(hard);
 }

@@ -143,5 +143,12 @@ describe('the current image', () => {
 
   it('is asked for when there is none', async () => {
     await expect(findGuestImage(dir)).rejects.toThrow(/run "berth vm build-guest"/);
+    await mkdir(path.join(dir, 'current'));
+    for (const text of ['{', '{}']) {
+      await writeFile(path.join(dir, 'current/image.json'), text);
+      await expect(findGuestImage(dir)).rejects.toThrow(
+        /image\.json describes no guest image: run "berth vm/,
+      );
+    }
   });
 });
