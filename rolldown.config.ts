@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { defineConfig, type Plugin } from 'rolldown';
@@ -54,13 +55,15 @@ const programs = defineConfig({
   },
 });
 
-/** The agent of virtual machines is in one file, by which it is copied into their image. */
+/**
+ * The agent of virtual machines is in one file, by which it is copied into their image. As a CommonJS module, which
+ * Node.js loads with less of its own code.
+ */
 const agent = defineConfig({
   input: 'src/vm/agent/main.ts',
   platform: 'node',
-  external: ['koffi'],
-  plugins: [replacing(MADE_GUEST, 'dist/guest')],
-  output: { file: join(MADE_GUEST, 'agent.js'), format: 'esm', minify: true },
+  resolve: { alias: { koffi: path.join(import.meta.dirname, 'src/sys/koffi-guest.ts') } },
+  output: { file: 'dist/guest/agent.cjs', format: 'cjs', minify: true },
 });
 
 export default [programs, agent];

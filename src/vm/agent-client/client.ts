@@ -6,15 +6,16 @@ import { runMux } from '../channel/run-mux.ts';
 import {
   type AgentEvent,
   checkEvent,
+  checkParams,
   checkResult,
   MAX_TEXT,
   type Method,
   type Params,
-  PROTOCOL_VERSION,
   type Result,
   responseShape,
 } from '../protocol/messages.ts';
 import type { Mux } from '../protocol/mux.ts';
+import { PROTOCOL_VERSION } from '../protocol/names.ts';
 import { errorKind } from './error-kind.ts';
 
 /** How long the agent may take for a call, milliseconds; under emulation the slowest take a second or two. */
@@ -147,7 +148,8 @@ export class AgentClient {
 
   #request(id: number, method: Method, params: unknown): void {
     try {
-      this.#mux.request(id, { method, params });
+      // The agent does not: under emulation that would be slow.
+      this.#mux.request(id, { method, params: checkParams(method, params) });
     } catch (e: unknown) {
       throw new BerthError('invalid', messageOf(e), { cause: e });
     }

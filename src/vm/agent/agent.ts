@@ -4,14 +4,9 @@ import { BerthError, notFound } from '../../errors.ts';
 import { unmount } from '../../sys/mount.ts';
 import { setClock, syncAll } from '../../sys/power.ts';
 import { MuxDuplex } from '../channel/mux-duplex.ts';
-import {
-  type AgentEvent,
-  type Method,
-  type Params,
-  PROTOCOL_VERSION,
-  type Result,
-} from '../protocol/messages.ts';
+import type { AgentEvent, Method, Params, Result } from '../protocol/messages.ts';
 import type { Mux } from '../protocol/mux.ts';
+import { PROTOCOL_VERSION } from '../protocol/names.ts';
 import { Container } from './container.ts';
 import { dial } from './dial.ts';
 import { addMount } from './mounts.ts';

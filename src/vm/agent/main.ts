@@ -3,8 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../errors.ts';
 import { loadModule } from '../../sys/kernel-module.ts';
 import { powerOff } from '../../sys/power.ts';
-import { AGENT_PORT_NAME } from '../protocol/messages.ts';
 import type { Mux } from '../protocol/mux.ts';
+import { AGENT_PORT_NAME } from '../protocol/names.ts';
 import { Agent } from './agent.ts';
 import { PortStream } from './port.ts';
 import { Reaper } from './reaper.ts';
@@ -62,4 +62,4 @@ async function findPort(): Promise<string> {
   }
 }
 
-await main();
+void main();

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { BerthError } from '../../errors.ts';
 import type { AgentFiles } from './rootfs.ts';
 
-const BUNDLE = 'dist/guest/agent.js';
+const BUNDLE = 'dist/guest/agent.cjs';
 
 /**
  * The parts of this installation that go into a guest. This code may run from `dist` or from the sources.

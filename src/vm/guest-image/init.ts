@@ -38,7 +38,7 @@ busybox mount -t "$type" -o "ro$flags" "$root" /root || fail "cannot mount $root
 busybox mount --move /dev /root/dev
 busybox mount --move /proc /root/proc
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin UV_THREADPOOL_SIZE=8
-exec busybox switch_root /root /usr/lib/berth/node --single-threaded /usr/lib/berth/agent.js
+exec busybox switch_root /root /usr/lib/berth/node --single-threaded /usr/lib/berth/agent.cjs
 `;
 
 /** Loaded by the agent when it has begun to answer, with all that they need. */

@@ -92,15 +92,11 @@ const MODULE_FOLDERS = [
 ];
 const NAMED = [...['sh', 'modprobe', 'mount', 'umount', 'ip', 'sysctl']];
 
-const KOFFI_MACHINE = `@koromix/koffi-linux-${process.arch}`;
-/** What of koffi runs: its sources would be ten times as much. */
-const KOFFI_FILES = [
-  ...['koffi/package.json', 'koffi/index.js', 'koffi/src/koffi/index.js', 'koffi/src/koffi/src/static.js'],
-  ...['package.json', 'index.js', `linux_${process.arch}`].map((name) => `${KOFFI_MACHINE}/${name}`),
-];
+/** Of koffi only its machine code: the rest finds out which that is (src/sys/koffi-guest.ts). */
+const KOFFI_FILE = `@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`;
 
 /** What this file makes of the same packages: a part of an image's identity. */
-export const ROOTFS_RECIPE = [DIRECTORIES, DOCUMENTATION, MODULE_FOLDERS, NAMED, KOFFI_FILES];
+export const ROOTFS_RECIPE = [DIRECTORIES, DOCUMENTATION, MODULE_FOLDERS, NAMED, KOFFI_FILE];
 
 /** Finishes a tree into which {@link ROOTFS_PACKAGES} are unpacked: the agent, a few links and files. */
 export async function completeRootfs(root: string, agent: AgentFiles): Promise<void> {
@@ -114,21 +110,13 @@ export async function completeRootfs(root: string, agent: AgentFiles): Promise<v
   await writeFile(path.join(root, 'etc/group'), 'root:x:0:\n');
   const own = path.join(root, 'usr/lib/berth');
   try {
-    await copyFile(agent.bundle, path.join(own, 'agent.js'));
-    await writeFile(path.join(own, 'package.json'), '{"type":"module"}\n');
+    await copyFile(agent.bundle, path.join(own, 'agent.cjs'));
     await copyFile(agent.node, path.join(own, 'node'));
-    await copyKoffi(agent.modules, path.join(own, 'node_modules'));
+    await copyFile(path.join(agent.modules, KOFFI_FILE), path.join(own, 'koffi.node'));
   } catch (e: unknown) {
     throw new BerthError('precondition', `berth's own files are not complete: ${String(e)}`, { cause: e });
   }
   await chmod(path.join(own, 'node'), 0o755);
-}
-
-async function copyKoffi(from: string, to: string): Promise<void> {
-  for (const file of KOFFI_FILES) {
-    await mkdir(path.dirname(path.join(to, file)), { recursive: true });
-    await cp(path.join(from, file), path.join(to, file), { recursive: true });
-  }
 }
 
 /**

@@ -1,16 +1,5 @@
 import * as z from 'zod/mini';
 
-/** Raised when host and guest could misunderstand each other; the host refuses an agent of another version. */
-export const PROTOCOL_VERSION = 1;
-
-/** The agent's port: the name of the virtio-serial port, and its number over vsock. */
-export const AGENT_PORT_NAME = 'berth.agent';
-export const AGENT_VSOCK_PORT = 1024;
-
-/** Where the agent mounts the share with tag {@link SHARE_TAG}. */
-export const SHARE_TAG = 'berth';
-export const SHARE_PATH = '/run/berth/shared';
-
 const id = z.string().check(z.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/));
 const streamId = z.int().check(z.minimum(1), z.maximum(0xffff_ffff));
 /** A counter or a time in nanoseconds: decimal digits, as JSON has no such integers; less than 2^64. */
@@ -284,18 +273,11 @@ export function checkEvent(value: unknown): AgentEvent {
   return checked<AgentEvent>(eventShape, value);
 }
 
-/** A call as it travels. */
-export const requestShape = z.object({ method: z.string(), params: z.unknown() });
-
 /** An answer as it travels; `kind` is one of src/errors.ts. */
 export const responseShape = z.union([
   z.object({ error: z.object({ kind: z.string(), message: z.string() }) }),
   z.object({ result: z.unknown() }),
 ]);
-
-export function isMethod(name: string): name is Method {
-  return Object.hasOwn(METHODS, name);
-}
 
 export type GuestContainerStats = z.infer<typeof containerStats>;
 export type GuestInterface = z.infer<typeof networkInterface>;

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { BerthError, during } from '../../errors.ts';
 import { AgentClient } from '../agent-client/client.ts';
-import { SHARE_PATH, SHARE_TAG } from '../protocol/messages.ts';
+import { SHARE_PATH, SHARE_TAG } from '../protocol/names.ts';
 import type { Vm } from '../types.ts';
 import { planGuestSpec, refuse } from './guest-spec.ts';
 import { type BootParts, HostSide } from './host-side.ts';

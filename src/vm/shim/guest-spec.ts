@@ -1,5 +1,5 @@
 import { BerthError } from '../../errors.ts';
-import { SHARE_PATH } from '../protocol/messages.ts';
+import { SHARE_PATH } from '../protocol/names.ts';
 import { type JsonObject, listOf, type OciMount, type OciSpec, objectOf } from './oci.ts';
 
 /** A place of the host that the guest is to see at `<share>/<id>/mounts/<index>`. */

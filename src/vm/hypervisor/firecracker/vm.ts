@@ -4,7 +4,7 @@ import { BerthError, kindOf } from '../../../errors.ts';
 import type { ProcessIdentity } from '../../../sys/process-identity.ts';
 import { orAborted } from '../../../util/abort.ts';
 import type { VmProcess } from '../../process.ts';
-import { AGENT_VSOCK_PORT } from '../../protocol/messages.ts';
+import { AGENT_VSOCK_PORT } from '../../protocol/names.ts';
 import type { Vm, VmConfig, VmDisk, VmEnd, VmSize } from '../../types.ts';
 import { callApi } from './api.ts';
 import { exchange, type Place, places } from './calls.ts';

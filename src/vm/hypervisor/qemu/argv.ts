@@ -1,5 +1,5 @@
 import { BerthError } from '../../../errors.ts';
-import { AGENT_PORT_NAME } from '../../protocol/messages.ts';
+import { AGENT_PORT_NAME } from '../../protocol/names.ts';
 import type { VmConfig, VmNic } from '../../types.ts';
 import {
   type Blockdev,

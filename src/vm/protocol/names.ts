@@ -1,0 +1,10 @@
+/** Raised when host and guest could misunderstand each other; the host refuses an agent of another version. */
+export const PROTOCOL_VERSION = 1;
+
+/** The agent's port: the name of the virtio-serial port, and its number over vsock. */
+export const AGENT_PORT_NAME = 'berth.agent';
+export const AGENT_VSOCK_PORT = 1024;
+
+/** Where the agent mounts the share with tag {@link SHARE_TAG}. */
+export const SHARE_TAG = 'berth';
+export const SHARE_PATH = '/run/berth/shared';
