@@ -177,7 +177,10 @@ const vm = z.strictObject({
     .int()
     .min(64)
     .default(192)
-    .describe("MiB of a virtual machine, to which the pod's memory limits are added"),
+    .describe(
+      "MiB of a virtual machine for its kernel and agent, to which the pod's memory limits are added",
+    ),
+  default_memory: z.int().min(0).default(512).describe('MiB that are added for a pod without a memory limit'),
   max_memory: z.int().min(0).default(0).describe('MiB: the most that any pod gets; 0: what the node has'),
   network: z
     .enum(['tcfilter', 'macvtap'])

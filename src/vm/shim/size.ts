@@ -39,16 +39,14 @@ export function nodeSize(): NodeSize {
   return { cpus: cpus().length, memoryBytes: BigInt(totalmem()) };
 }
 
-/**
- * The size of a pod's machine: what the guest's kernel and agent take, and the pod's limits on top; a pod without
- * limits gets the default. Pure.
- */
+/** The size of a pod's machine: what the guest's kernel and agent take, and the pod's limits or the default on top. Pure. */
 export function machineSize(
   { memory: limit, quota, period }: SandboxLimits,
-  settings: Pick<VmSettings, 'memory' | 'max_memory' | 'vcpus' | 'max_vcpus'>,
+  settings: Pick<VmSettings, 'memory' | 'default_memory' | 'max_memory' | 'vcpus' | 'max_vcpus'>,
   node: NodeSize,
 ): MachineSize {
-  const wanted = BigInt(settings.memory) * MIB + (limit === undefined ? 0n : roundUp(limit, MIB));
+  const forContainers = limit === undefined ? BigInt(settings.default_memory) * MIB : roundUp(limit, MIB);
+  const wanted = BigInt(settings.memory) * MIB + forContainers;
   const configured = BigInt(settings.max_memory) * MIB;
   const nodes = (node.memoryBytes / MIB) * MIB;
   const most = configured > 0n && configured < nodes ? configured : nodes;

@@ -32,7 +32,14 @@ const DEFAULTS = {
   vm: {
     ...{ hypervisor: 'qemu', qemu: `/usr/bin/qemu-system-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}` },
     ...{ machine: '', firecracker: '/usr/bin/firecracker', virtiofsd: '/usr/lib/qemu/virtiofsd' },
-    ...{ guest_dir: '/var/lib/berth/guest', vcpus: 1, max_vcpus: 8, memory: 192, max_memory: 0 },
+    ...{
+      guest_dir: '/var/lib/berth/guest',
+      vcpus: 1,
+      max_vcpus: 8,
+      memory: 192,
+      default_memory: 512,
+      max_memory: 0,
+    },
     ...{ network: 'tcfilter', boot_timeout: 60, rootfs: 'virtiofs', disk_size: 10_240 },
   },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } },
@@ -99,6 +106,7 @@ guest_dir = "/g"
 vcpus = 2
 max_vcpus = 4
 memory = 64
+default_memory = 32
 max_memory = 128
 network = "macvtap"
 boot_timeout = 9
@@ -147,7 +155,7 @@ rootfs = "block"
       resource_view: { lxcfs_dir: '/l', lxcfs: '/lxcfs', required: false },
       vm: {
         ...{ hypervisor: 'firecracker', qemu: '/q', machine: 'pc', firecracker: '/f', virtiofsd: '/v' },
-        ...{ guest_dir: '/g', vcpus: 2, max_vcpus: 4, memory: 64, max_memory: 128 },
+        ...{ guest_dir: '/g', vcpus: 2, max_vcpus: 4, memory: 64, default_memory: 32, max_memory: 128 },
         ...{ network: 'macvtap', boot_timeout: 9, rootfs: 'erofs', disk_size: 16 },
       },
       runtimes: {

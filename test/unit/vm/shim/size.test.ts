@@ -2,7 +2,10 @@ import { expect, it } from 'vitest';
 import { parseConfig } from '../../../../src/config/load.ts';
 import { annotatedLimits, machineSize, updatedLimits } from '../../../../src/vm/shim/size.ts';
 
-const { vm: SETTINGS } = parseConfig('[vm]\nmemory = 100\nmax_memory = 1000\nvcpus = 2\nmax_vcpus = 4', 'x');
+const { vm: SETTINGS } = parseConfig(
+  '[vm]\nmemory = 100\ndefault_memory = 30\nmax_memory = 1000\nvcpus = 2\nmax_vcpus = 4',
+  'x',
+);
 const MIB = 1024n * 1024n;
 
 const GIB = 1024n * MIB;
@@ -17,16 +20,16 @@ const sized = (sums: Record<string, string>) => {
 };
 
 it.each([
-  ['no limits', {}, [2, 100n]],
-  ['zeros mean none', { memory: '0', 'cpu-quota': '0', 'cpu-period': '100000' }, [2, 100n]],
+  ['no limits', {}, [2, 130n]],
+  ['zeros mean none', { memory: '0', 'cpu-quota': '0', 'cpu-period': '100000' }, [2, 130n]],
   ['memory on top of the own', { memory: String(50n * MIB) }, [2, 150n]],
   ['whole MiB', { memory: '1' }, [2, 101n]],
   ['at most the maximum', { memory: String(2000n * MIB) }, [2, 1000n]],
-  ['half a CPU', { 'cpu-quota': '50000', 'cpu-period': '100000' }, [1, 100n]],
-  ['two and a half', { 'cpu-quota': '250000', 'cpu-period': '100000' }, [3, 100n]],
-  ['at most the maximum of CPUs', { 'cpu-quota': '990000', 'cpu-period': '100000' }, [4, 100n]],
-  ['unlimited', { 'cpu-quota': '-1', 'cpu-period': '100000', memory: '-1' }, [2, 100n]],
-  ['nonsense', { memory: '1e9' }, [2, 100n]],
+  ['half a CPU', { 'cpu-quota': '50000', 'cpu-period': '100000' }, [1, 130n]],
+  ['two and a half', { 'cpu-quota': '250000', 'cpu-period': '100000' }, [3, 130n]],
+  ['at most the maximum of CPUs', { 'cpu-quota': '990000', 'cpu-period': '100000' }, [4, 130n]],
+  ['unlimited', { 'cpu-quota': '-1', 'cpu-period': '100000', memory: '-1' }, [2, 130n]],
+  ['nonsense', { memory: '1e9' }, [2, 130n]],
 ])('the size of a machine: %s', (_what, sums, expected) => {
   expect(sized(sums)).toEqual(expected);
 });
