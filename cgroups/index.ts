@@ -16,6 +16,7 @@ export { CgroupError } from './io.ts';
 export { type CgroupName, type CgroupNameInput, cgroupName } from './naming.ts';
 export { removeIfEmpty } from './tree.ts';
 export type * from './types.ts';
+export { type OwnDetails, parseDetails } from './v2/details.ts';
 export { unifiedFiles } from './v2/unified.ts';
 export { sharesToWeight, weightToShares } from './weight.ts';
 

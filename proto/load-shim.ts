@@ -1,4 +1,5 @@
 import { Codec, type Message, type Service } from './codec.ts';
+import type { GuestDefinition } from './gen/berth/vm/v1/Guest.ts';
 import type { TaskExit__Output } from './gen/containerd/events/TaskExit.ts';
 import type { TaskOOM__Output } from './gen/containerd/events/TaskOOM.ts';
 import type { Options } from './gen/containerd/runc/v1/Options.ts';
@@ -32,6 +33,8 @@ export interface ShimProtos {
   readonly taskV3: Service<TaskV3Definition>;
   /** `containerd.services.events.ttrpc.v1.Events`, which the daemon serves. */
   readonly events: Service<EventsDefinition>;
+  /** `berth.vm.v1.Guest`, which only berth's own shim serves. */
+  readonly guest: Service<GuestDefinition>;
   readonly request: Message<Request, Request__Output>;
   readonly response: Message<Response, Response__Output>;
   readonly runcOptions: Message<Options, unknown>;
@@ -54,6 +57,7 @@ export function loadShimProtos(): ShimProtos {
     taskV2: codec.service('containerd.task.v2.Task'),
     taskV3: codec.service('containerd.task.v3.Task'),
     events: codec.service('containerd.services.events.ttrpc.v1.Events'),
+    guest: codec.service('berth.vm.v1.Guest'),
     request: codec.message('ttrpc.Request'),
     response: codec.message('ttrpc.Response'),
     runcOptions: codec.message('containerd.runc.v1.Options'),

@@ -12,9 +12,9 @@ import type { Units } from '../systemd/units.ts';
 import { DEFAULT_DEADLINE_MS, makeDir, missingDirs, procsIn, procsOf, removeTree, subtree } from '../tree.ts';
 import type { CgroupDetails, CgroupManager, CgroupUsage, Resources } from '../types.ts';
 import * as cpu from './cpu.ts';
+import { readDetails } from './details.ts';
 import * as freezer from './freezer.ts';
 import * as hugetlb from './hugetlb.ts';
-import * as io from './io.ts';
 import * as memory from './memory.ts';
 import * as unified from './unified.ts';
 
@@ -69,22 +69,9 @@ export class V2Manager implements CgroupManager {
     const dir = this.#dir(path);
     const { read, readLimit } = this.#files;
     const timestampNs = BigInt(Date.now()) * 1_000_000n;
-    const used = cpu.stats(dir, read);
-    if (used.usageNs === undefined && !existsSync(dir)) return undefined;
-    const stat = memory.readStat(dir, read);
-    return {
-      timestampNs,
-      cpu: used,
-      cpuLimits: cpu.readResources(dir, readLimit),
-      memory: memory.stats(dir, read, stat),
-      memoryDetails: memory.details(dir, read, stat, readLimit),
-      hugepages: hugetlb.stats(dir, pageSizes, read),
-      pids: pids.stats(dir, read, readLimit),
-      io: io.stats(dir, read),
-      psi: psiStats(dir, read),
-      oomKills: memory.oomKills(dir, read),
-      processes: procsIn(subtree(dir), read),
-    };
+    const own = readDetails(dir, pageSizes, { read, readLimit });
+    if (own.cpu.usageNs === undefined && !existsSync(dir)) return undefined;
+    return { timestampNs, ...own, processes: procsIn(subtree(dir), read) };
   }
 
   cpuUsageNs(path: string): bigint | undefined {

@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises';
 import type { CgroupDetails } from '../../cgroups/types.ts';
 import type { ContainerRecord } from '../container/record.ts';
 import { isErrno } from '../errors.ts';
+import type { GuestUsage } from '../runtime/handler.ts';
 import { isReady, type SandboxRecord } from '../sandbox/record.ts';
 import type { Services } from '../services.ts';
 import { handlerOf, LIST_AGE_MS } from '../stats/container-stats.ts';
@@ -98,23 +99,25 @@ async function containerSeries(
 ): Promise<PodMetrics['containers'][number] | undefined> {
   await s.guests.refresh([{ id, cgroup: record.cgroup }], handlerOf(s), LIST_AGE_MS);
   const { path } = record.cgroup;
-  const cgroup = s.guests.details(path) ?? s.cgroups.details(path, scrape.pageSizes);
+  const guest = s.guests.of(path);
+  const cgroup = guest?.details ?? s.cgroups.details(path, scrape.pageSizes);
   if (cgroup === undefined) return undefined;
-  const openFiles = cgroup.processes && s.openFiles.of(id, cgroup.processes, init?.pid);
+  const { processes } = cgroup;
+  const openFiles =
+    guest === undefined ? processes && s.openFiles.of(id, processes, init?.pid) : guest.openFiles;
   const layer = await s.layerUsage.of(id, writableLayer(s.paths, { id, ...record }));
   const now = s.containers.get(id);
   if (now === undefined || now.exit !== undefined) return undefined;
   const { metadata } = sandbox.config;
   const image = config.image.userSpecifiedImage || config.image.image;
-  // The caller's own number: on v2 the kernel has but a weight made from it.
-  const cpuShares = now.resources.cpuShares ?? cgroup.cpuLimits.cpuShares;
-  const details = { ...cgroup, cpuLimits: { ...cgroup.cpuLimits, cpuShares } };
+  const details = { ...cgroup, cpuLimits: cpuLimits(now, cgroup) };
   return {
     containerId: id,
     base: [record.cgroup.path, id, image, config.metadata.name, metadata.name, metadata.namespace],
     timestampNs: cgroup.timestampNs,
     measured: {
       ...ofCgroup(scrape, details, now.startedAt ?? now.createdAt),
+      ...guestOnly(guest),
       filesystem: { ...scrape.filesystem, usedBytes: layer?.usedBytes },
       ...(openFiles === undefined ? {} : { openFiles }),
     },
@@ -122,7 +125,27 @@ async function containerSeries(
 }
 
 function ofCgroup({ deviceName }: Scrape, cgroup: CgroupDetails, startedAt: bigint): Measured {
-  return { cgroup, startedAt, lastSeen: nowNs(), deviceName };
+  const processes = cgroup.processes && { processes: BigInt(cgroup.processes.length) };
+  return { cgroup, ...processes, startedAt, lastSeen: nowNs(), deviceName };
+}
+
+/** What is to be told of a container in another kernel in the place of this one's. */
+function guestOnly(guest: GuestUsage | undefined): Partial<Measured> {
+  if (guest === undefined) return {};
+  const { processes, deviceName } = guest;
+  return { deviceName, ...(processes === undefined ? {} : { processes }) };
+}
+
+/** As they were asked for, where the kernel that has them does not tell, or (v2) has but a weight for the shares. */
+function cpuLimits(
+  { resources: { cpuShares, cpuQuota, cpuPeriod } }: Pick<ContainerRecord, 'resources'>,
+  { cpuLimits: own }: Pick<CgroupDetails, 'cpuLimits'>,
+): CgroupDetails['cpuLimits'] {
+  return {
+    cpuShares: cpuShares ?? own.cpuShares,
+    cpuQuota: own.cpuQuota ?? cpuQuota,
+    cpuPeriod: own.cpuPeriod ?? cpuPeriod,
+  };
 }
 
 const UNITS = ['KB', 'MB', 'GB'] as const;

@@ -208,7 +208,7 @@ const network: readonly Family[] = [
 ];
 
 const processes: readonly Family[] = [
-  ofCgroup('gauge', 'processes', 'Processes.', (c) => c.processes && BigInt(c.processes.length)),
+  family('gauge', 'processes', 'Processes.', (m) => sample(m.processes)),
   ofCgroup('gauge', 'threads', 'Threads of all processes.', (c) => c.pids.current),
   ofCgroup('gauge', 'threads_max', 'Limit of threads; 0: none.', (c) => c.pids.limit ?? 0n),
   family('gauge', 'file_descriptors', 'Open file descriptors.', (m) => sample(m.openFiles?.descriptors)),

@@ -7,6 +7,8 @@ import type { InterfaceCounters } from '../sys/namespaces.ts';
  */
 export interface Measured {
   readonly cgroup?: CgroupDetails;
+  /** How many, in the cgroup and those below it. */
+  readonly processes?: bigint;
   /** Nanoseconds since the epoch. */
   readonly startedAt?: bigint;
   readonly lastSeen?: bigint;

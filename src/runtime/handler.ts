@@ -4,6 +4,7 @@ import type { CgroupDetails, Resources } from '../../cgroups/types.ts';
 import type { Attachment, AttachmentSinks } from '../container/attachments.ts';
 import type { ContainerRecord } from '../container/record.ts';
 import { BerthError } from '../errors.ts';
+import type { OpenFiles } from '../metrics/family.ts';
 import type { TaskMount } from '../shim/task.ts';
 import type { Signal } from '../signals.ts';
 import type { Process } from '../spec/types.ts';
@@ -14,6 +15,17 @@ export type HandledContainer = Pick<
   ContainerRecord,
   'id' | 'sandboxId' | 'config' | 'logPath' | 'conmon' | 'init'
 >;
+
+/** What a container in another kernel uses. What its handler does not tell is left out. */
+export interface GuestUsage {
+  /** Of its cgroup there, without its processes. */
+  details: CgroupDetails;
+  /** How many. */
+  processes?: bigint;
+  openFiles?: OpenFiles;
+  /** Of a block device of that kernel. */
+  deviceName: (major: number, minor: number) => string;
+}
 
 /**
  * One runtime handler: whatever makes pods' processes, be it a program with runc's command line or a containerd
@@ -72,7 +84,7 @@ export interface RuntimeHandler {
   dial?(sandboxId: string, port: number, signal: AbortSignal): Promise<Socket>;
 
   /** What a running container uses, where no cgroup of this host tells. @throws BerthError; the signal's reason */
-  usage?(id: string, signal: AbortSignal): Promise<CgroupDetails>;
+  usage?(id: string, signal: AbortSignal): Promise<GuestUsage>;
 
   /** Sets the limits that are given, where no cgroup of this host has them. @throws BerthError */
   update?(id: string, resources: Resources): Promise<void>;

@@ -1,3 +1,4 @@
+import type { FiguresResponse__Output as GuestFigures } from '../../proto/gen/berth/vm/v1/FiguresResponse.ts';
 import type { Timestamp__Output } from '../../proto/gen/google/protobuf/Timestamp.ts';
 import type { Metrics__Output as MetricsV1 } from '../../proto/gen/io/containerd/cgroups/v1/Metrics.ts';
 import type { Metrics__Output as MetricsV2 } from '../../proto/gen/io/containerd/cgroups/v2/Metrics.ts';
@@ -47,6 +48,9 @@ export interface RuncOptions {
   root: string;
   systemd_cgroup: boolean;
 }
+
+/** What berth's own shim answers beside. */
+export type { GuestFigures };
 
 /** What Stats answers, by the version of cgroups where the container runs. */
 export type TaskStats = { cgroup: 'v1'; metrics: MetricsV1 } | { cgroup: 'v2'; metrics: MetricsV2 };
@@ -156,6 +160,11 @@ export class TaskClient {
     if (stats !== null && type === 'io.containerd.cgroups.v2.Metrics')
       return { cgroup: 'v2', metrics: cgroupV2.deserialize(stats.value) };
     throw new BerthError('internal', `the shim answers statistics of the type ${type ?? 'nothing'}`);
+  }
+
+  /** A container's figures as its guest tells them. @throws BerthError `unimplemented` of other shims than berth's own */
+  async figures(id: string): Promise<GuestFigures> {
+    return this.#client.call(this.#protos.guest.Figures, { id }, { timeoutMs: CALL_MS });
   }
 
   /** Forgets an ended process; one that the shim does not know is done. Returns whether it knew it. */

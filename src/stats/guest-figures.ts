@@ -1,8 +1,8 @@
-import type { CgroupDetails, CgroupManager } from '../../cgroups/types.ts';
+import type { CgroupManager } from '../../cgroups/types.ts';
 import type { ContainerRecord } from '../container/record.ts';
 import { messageOf } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { RuntimeHandler } from '../runtime/handler.ts';
+import type { GuestUsage, RuntimeHandler } from '../runtime/handler.ts';
 
 /** A guest that does not answer by then has no figures this time, milliseconds. */
 const ANSWER_MS = 2_000;
@@ -17,7 +17,7 @@ type HandlerOf = (container: Asked) => RuntimeHandler | undefined;
 export class GuestFigures implements Pick<CgroupManager, 'usage' | 'cpuUsageNs'> {
   readonly #cgroups: Pick<CgroupManager, 'exists' | 'usage' | 'cpuUsageNs'>;
   readonly #log: Logger;
-  readonly #figures = new Map<string, { at: number; details: CgroupDetails }>();
+  readonly #figures = new Map<string, { at: number; usage: GuestUsage }>();
 
   constructor(cgroups: Pick<CgroupManager, 'exists' | 'usage' | 'cpuUsageNs'>, log: Logger) {
     this.#cgroups = cgroups;
@@ -35,16 +35,16 @@ export class GuestFigures implements Pick<CgroupManager, 'usage' | 'cpuUsageNs'>
     );
   }
 
-  details(path: string): CgroupDetails | undefined {
-    return this.#figures.get(path)?.details;
+  of(path: string): GuestUsage | undefined {
+    return this.#figures.get(path)?.usage;
   }
 
   usage(path: string): ReturnType<CgroupManager['usage']> {
-    return this.details(path) ?? this.#cgroups.usage(path);
+    return this.of(path)?.details ?? this.#cgroups.usage(path);
   }
 
   cpuUsageNs(path: string): bigint | undefined {
-    return this.details(path)?.cpu.usageNs ?? this.#cgroups.cpuUsageNs(path);
+    return this.of(path)?.details.cpu.usageNs ?? this.#cgroups.cpuUsageNs(path);
   }
 
   /** Forgets all others. */
@@ -61,8 +61,8 @@ export class GuestFigures implements Pick<CgroupManager, 'usage' | 'cpuUsageNs'>
     if (known !== undefined && performance.now() - known.at < maxAgeMs) return;
     if (handler?.usage === undefined || (known === undefined && this.#cgroups.exists(path))) return;
     try {
-      const details = await handler.usage(id, AbortSignal.timeout(ANSWER_MS));
-      this.#figures.set(path, { at: performance.now(), details });
+      const usage = await handler.usage(id, AbortSignal.timeout(ANSWER_MS));
+      this.#figures.set(path, { at: performance.now(), usage });
     } catch (e: unknown) {
       // Its last figures, which tell when they were measured, are better than none while it is busy.
       this.#log.debug({ container: id, reason: messageOf(e) }, 'a guest does not tell what a container uses');

@@ -1,7 +1,7 @@
 import { mkdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { CgroupDetails, Resources } from '../../../cgroups/types.ts';
+import type { Resources } from '../../../cgroups/types.ts';
 import type { Attachment, AttachmentSinks } from '../../container/attachments.ts';
 import { BerthError, kindOf, messageOf } from '../../errors.ts';
 import type { Paths } from '../../paths.ts';
@@ -17,6 +17,7 @@ import {
   type CreatedContainer,
   type ExecOptions,
   type ExecProcess,
+  type GuestUsage,
   type HandledContainer,
   RuntimeCreateError,
   type RuntimeHandler,
@@ -171,9 +172,10 @@ export class ShimHandler implements RuntimeHandler {
     await (await this.tasksOf(id)).kill(id, KILL, { all: true });
   }
 
-  async usage(id: string, signal: AbortSignal): Promise<CgroupDetails> {
+  async usage(id: string, signal: AbortSignal): Promise<GuestUsage> {
     const answer = this.tasksOf(id).then((tasks) => tasks.stats(id));
-    return toDetails(await orAborted(answer, signal));
+    const details = toDetails(await orAborted(answer, signal));
+    return { details, deviceName: (major, minor) => `${major}:${minor}` };
   }
 
   async update(id: string, resources: Resources): Promise<void> {

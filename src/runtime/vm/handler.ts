@@ -2,15 +2,18 @@ import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Resources } from '../../../cgroups/types.ts';
+import { kindOf } from '../../errors.ts';
 import type { Paths } from '../../paths.ts';
 import type { ProcessEnd } from '../../shim/task.ts';
+import { orAborted } from '../../util/abort.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
 import { connectGuest } from '../../vm/dial.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
 import { KILLED_CODE, readEnd } from '../../vm/shim/end-file.ts';
 import type { VmSettings } from '../../vm/shim/settings.ts';
-import type { RootDisksWanted } from '../handler.ts';
+import type { GuestUsage, RootDisksWanted } from '../handler.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
+import { toUsage } from './usage.ts';
 
 const MIB = 1n << 20n;
 /** A shim that has not ended in order by then is killed, milliseconds. */
@@ -61,6 +64,17 @@ export class VmHandler extends ShimHandler {
       delay(SHUT_DOWN_MS, undefined, { signal: patience.signal, ref: false }).catch(() => {}),
     ]);
     patience.abort();
+  }
+
+  override async usage(id: string, signal: AbortSignal): Promise<GuestUsage> {
+    const tasks = await orAborted(this.tasksOf(id), signal);
+    try {
+      return toUsage(await orAborted(tasks.figures(id), signal));
+    } catch (e: unknown) {
+      // A shim that an earlier berthd has started.
+      if (kindOf(e) !== 'unimplemented') throw e;
+      return super.usage(id, signal);
+    }
   }
 
   resizeSandbox(sandboxId: string, resources: Resources): Promise<void> {

@@ -1,6 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, release } from 'node:os';
 import { BerthError, notFound } from '../../errors.ts';
+import { deviceNames } from '../../metrics/devices.ts';
+import { OpenFileCounts } from '../../metrics/open-files.ts';
 import { unmount } from '../../sys/mount.ts';
 import { setClock, syncAll } from '../../sys/power.ts';
 import { MuxDuplex } from '../channel/mux-duplex.ts';
@@ -40,6 +42,7 @@ export class Agent {
   readonly #parts: AgentParts;
   readonly #containers = new Map<string, Container>();
   readonly #podPids: PodPidNamespace;
+  readonly #openFiles = new OpenFileCounts();
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
@@ -54,9 +57,9 @@ export class Agent {
       await this.#find(id).start();
       return {};
     },
-    signal: async ({ id, execId, signal, all = false }) => {
+    signal: ({ id, execId, signal, all = false }) => {
       const container = this.#find(id);
-      if (all) return { sent: await container.signalAll(signal) };
+      if (all) return { sent: container.signalAll(signal) };
       return { sent: container.process(execId).signal(signal) };
     },
     remove: ({ id, execId }) => this.#remove(id, execId),
@@ -73,10 +76,10 @@ export class Agent {
       return {};
     },
     update: ({ id, resources }) => this.#update(id, resources),
-    pids: async ({ id }) => ({ pids: await this.#find(id).pids() }),
+    pids: ({ id }) => ({ pids: this.#find(id).pids() }),
     pause: ({ id }) => this.#verb(id, 'pause'),
     resume: ({ id }) => this.#verb(id, 'resume'),
-    stats: ({ id }) => containerStats(this.#find(id).cgroup),
+    stats: ({ id }) => this.#stats(this.#find(id)),
     podStats,
     dial: async ({ port, streamId }, mux) => {
       await dial(port, new MuxDuplex(mux, streamId, { halfOpen: true }));
@@ -148,6 +151,7 @@ export class Agent {
     else {
       await container?.remove();
       this.#containers.delete(id);
+      this.#openFiles.retain(new Set(this.#containers.keys()));
     }
     return {};
   }
@@ -157,6 +161,12 @@ export class Agent {
     await writeFile(file, resources);
     await this.#parts.runtime.run(['update', '--resources', file, id]);
     return {};
+  }
+
+  #stats(container: Container): Result<'stats'> {
+    const { id, cgroup } = container;
+    const initPid = container.process().pid;
+    return containerStats({ id, cgroup, initPid }, { openFiles: this.#openFiles, deviceName: deviceNames() });
   }
 
   async #verb(id: string, verb: 'pause' | 'resume'): Promise<Record<string, never>> {

@@ -1,6 +1,7 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { mkdir, open, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { parseFlatKeyed } from '../../../cgroups/parse.ts';
+import { procsOf } from '../../../cgroups/tree.ts';
 import { BerthError, isErrno, notFound } from '../../errors.ts';
 import { syncFileSystem } from '../../sys/power.ts';
 import type { Ended } from '../../sys/reap.ts';
@@ -91,8 +92,8 @@ export class Container {
   }
 
   /** A signal for every process. @returns whether there was one */
-  async signalAll(signal: number): Promise<boolean> {
-    const pids = await this.pids();
+  signalAll(signal: number): boolean {
+    const pids = this.pids();
     for (const pid of pids) {
       try {
         process.kill(pid, signal);
@@ -104,9 +105,8 @@ export class Container {
   }
 
   /** Of all its processes, in the guest. */
-  async pids(): Promise<number[]> {
-    const text = await readFile(`${this.cgroup}/cgroup.procs`, 'utf8').catch(() => '');
-    return text.split('\n').flatMap((line) => (line === '' ? [] : [Number(line)]));
+  pids(): number[] {
+    return procsOf([this.cgroup]);
   }
 
   /** Ends what runs of it, and forgets it. Repeatable. */

@@ -1,45 +1,55 @@
 import { readFileSync } from 'node:fs';
-import { parseDevice, parseFlatKeyed, parseNestedKeyed, parseUint } from '../../../cgroups/parse.ts';
-import { isErrno, notFound } from '../../errors.ts';
-import { nowNs } from '../../util/nanoseconds.ts';
+import { readOptional } from '../../../cgroups/io.ts';
+import { parseDevice, parseFlatKeyed, parseNestedKeyed } from '../../../cgroups/parse.ts';
+import { procsOf } from '../../../cgroups/tree.ts';
+import { DETAIL_FILES } from '../../../cgroups/v2/detail-files.ts';
+import { notFound } from '../../errors.ts';
+import type { OpenFileCounts } from '../../metrics/open-files.ts';
 import type { GuestContainerStats, Result } from '../protocol/messages.ts';
 import { CGROUP_ROOT, CONTAINERS_CGROUP } from './system.ts';
 
 const NS_PER_US = 1000n;
 const KIB = 1024n;
 
-type Cpu = GuestContainerStats['cpu'];
+type Cpu = Result<'podStats'>['cpu'];
 
 /**
  * The kernel makes these files on demand and never waits for it: through the thread pool they would take ten times as
- * long.
+ * long. What they say is for the host to make out, which is the faster one.
  *
  * @throws BerthError `notFound` when the cgroup is gone
  */
-export function containerStats(cgroup: string): GuestContainerStats {
-  const read = (name: string) => readOptional(`${cgroup}/${name}`);
-  const timestampNs = String(nowNs());
-  const [current, cpu, stat, events, ...rest] = [
-    ...['memory.current', 'cpu.stat', 'memory.stat', 'memory.events', 'memory.max', 'memory.peak'],
-    ...['memory.swap.current', 'memory.swap.max', 'pids.current', 'pids.max', 'io.stat'],
-  ].map(read);
-  if (current === undefined) throw notFound(`cgroup ${cgroup}`);
-  const [max, peak, swap, swapMax, pids, pidsMax, io] = rest;
+export function containerStats(
+  { id, cgroup, initPid }: { id: string; cgroup: string; initPid: number },
+  { openFiles, deviceName }: { openFiles: OpenFileCounts; deviceName: DeviceName },
+): GuestContainerStats {
+  const files: Record<string, string> = {};
+  for (const name of DETAIL_FILES) {
+    const text = readOptional(cgroup, name);
+    if (text !== undefined) files[name] = text;
+  }
+  if (files['cpu.stat'] === undefined) throw notFound(`cgroup ${cgroup}`);
+  const pids = procsOf([cgroup]);
+  const { descriptors, sockets, softLimit } = openFiles.of(id, pids, initPid);
   return {
-    timestampNs,
-    cpu: cpuStats(cpu),
-    memory: {
-      usageBytes: text(parseUint(current)) ?? '0',
-      ...optional('limitBytes', max),
-      ...optional('peakBytes', peak),
-      ...optional('swapUsageBytes', swap),
-      ...optional('swapLimitBytes', swapMax),
-      stat: record(stat),
-      events: record(events),
-    },
-    pids: { current: text(parseUint(pids)) ?? '0', ...optional('limit', pidsMax) },
-    io: ioStats(io),
+    files,
+    processes: String(pids.length),
+    descriptors: String(descriptors ?? 0n),
+    ...(sockets === undefined ? {} : { sockets: String(sockets) }),
+    ...(softLimit === undefined ? {} : { maxOpenFiles: String(softLimit) }),
+    devices: deviceNames(files['io.stat'], deviceName),
   };
+}
+
+type DeviceName = (major: number, minor: number) => string;
+
+function deviceNames(io: string | undefined, nameOf: DeviceName): Record<string, string> {
+  const names: Record<string, string> = {};
+  for (const numbers of parseNestedKeyed(io).keys()) {
+    const device = parseDevice(numbers);
+    if (device !== undefined) names[numbers] = nameOf(device.major, device.minor);
+  }
+  return names;
 }
 
 /** Of all containers together, and of what they share. */
@@ -53,18 +63,8 @@ export function podStats(): Result<'podStats'> {
       cached: memoryField(meminfo, 'Cached'),
     },
     interfaces: interfaceStats(readFileSync('/proc/net/dev', 'utf8')),
-    cpu: cpuStats(readOptional(`${CGROUP_ROOT}${CONTAINERS_CGROUP}/cpu.stat`)),
+    cpu: cpuStats(readOptional(`${CGROUP_ROOT}${CONTAINERS_CGROUP}`, 'cpu.stat')),
   };
-}
-
-/** Undefined for a file that this kernel does not have, or that is gone with its cgroup. */
-function readOptional(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (e: unknown) {
-    if (isErrno(e, 'ENOENT', 'ENODEV')) return undefined;
-    throw e;
-  }
 }
 
 /** Bytes of a line of /proc/meminfo. */
@@ -87,22 +87,6 @@ function cpuStats(stat: string | undefined): Cpu {
   };
 }
 
-function ioStats(io: string | undefined): GuestContainerStats['io'] {
-  return [...parseNestedKeyed(io)].flatMap(([name, values]) => {
-    const device = parseDevice(name);
-    const value = (key: string) => values.get(key) ?? '0';
-    return device === undefined
-      ? []
-      : [
-          {
-            ...device,
-            ...{ readBytes: value('rbytes'), writeBytes: value('wbytes') },
-            ...{ reads: value('rios'), writes: value('wios') },
-          },
-        ];
-  });
-}
-
 /** Of /proc/net/dev: received bytes, packets, errors, drops, and four more; then the same sent. */
 export function interfaceStats(dev: string): Result<'podStats'>['interfaces'] {
   return [...dev.matchAll(/^ *([^\s:]+):(.*)$/gm)].flatMap(([, name = '', rest = '']) => {
@@ -117,18 +101,4 @@ export function interfaceStats(dev: string): Result<'podStats'>['interfaces'] {
       },
     ];
   });
-}
-
-function record(stat: string | undefined): Record<string, string> {
-  return Object.fromEntries([...parseFlatKeyed(stat)].map(([key, value]) => [key, String(value)]));
-}
-
-/** A value unless the kernel has none or it is `max`. */
-function optional<K extends string>(key: K, value: string | undefined): { [P in K]?: string } {
-  const number = text(parseUint(value));
-  return number === undefined ? {} : ({ [key]: number } as { [P in K]?: string });
-}
-
-function text(value: bigint | undefined): string | undefined {
-  return value === undefined ? undefined : String(value);
 }

@@ -4,8 +4,8 @@ const id = z.string().check(z.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/));
 const streamId = z.int().check(z.minimum(1), z.maximum(0xffff_ffff));
 /** A counter or a time in nanoseconds: decimal digits, as JSON has no such integers; less than 2^64. */
 const counter = z.string().check(z.regex(/^[0-9]{1,19}$/));
-/** By names of the kernel's. */
-const counters = z.record(z.string().check(z.maxLength(64)), counter);
+/** A file of the kernel's. Its numbers, of which some are multiplied by a thousand, stay below 2^64. */
+const kernelText = z.string().check(z.maxLength(65_536), z.regex(/^(?!.*\d{17})/s));
 /** In the guest; the kernel has none above 2^22. */
 const pid = z.int().check(z.minimum(1), z.maximum(2 ** 22));
 /** As shells have it: 128 + signal for a process that a signal ended. */
@@ -59,19 +59,6 @@ const mountRequest = z.object({
   options: z.array(z.string()),
 });
 
-const memoryStats = z.object({
-  usageBytes: counter,
-  limitBytes: z.optional(counter),
-  /** Most so far, where the guest's kernel tells (from 5.19). */
-  peakBytes: z.optional(counter),
-  swapUsageBytes: z.optional(counter),
-  swapLimitBytes: z.optional(counter),
-  /** All of memory.stat, by the kernel's names. */
-  stat: counters,
-  /** All of memory.events. */
-  events: counters,
-});
-
 const cpuStats = z.object({
   usageNs: counter,
   userNs: counter,
@@ -81,23 +68,19 @@ const cpuStats = z.object({
   throttledNs: z.optional(counter),
 });
 
-const ioDevice = z.object({
-  major: z.int(),
-  minor: z.int(),
-  readBytes: counter,
-  writeBytes: counter,
-  reads: counter,
-  writes: counter,
-});
-
-/** A container's cgroup (v2) in the guest. */
+/** Of a container: its cgroup (v2) in the guest, and what its processes have open. */
 const containerStats = z.object({
-  /** When it was read, nanoseconds since the epoch by the guest's clock. */
-  timestampNs: counter,
-  cpu: cpuStats,
-  memory: memoryStats,
-  pids: z.object({ current: counter, limit: z.optional(counter) }),
-  io: z.array(ioDevice).check(z.maxLength(1024)),
+  /** Texts of the cgroup's files by their names (cgroups/v2/detail-files.ts), but those that the kernel has not. */
+  files: z.record(z.string().check(z.maxLength(64)), kernelText),
+  processes: counter,
+  /** Open file descriptors of all of them. */
+  descriptors: counter,
+  /** Those of them that are sockets. */
+  sockets: z.optional(counter),
+  /** Soft limit of the first process for open files; none when unlimited. */
+  maxOpenFiles: z.optional(counter),
+  /** Names of the block devices in io.stat by their numbers: `254:0` is `/dev/vda`. */
+  devices: z.record(z.string().check(z.maxLength(64)), z.string().check(z.maxLength(64))),
 });
 
 const interfaceStats = z.object({

@@ -1,5 +1,5 @@
 /** Raised when host and guest could misunderstand each other; the host refuses an agent of another version. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** The agent's port: the name of the virtio-serial port, and its number over vsock. */
 export const AGENT_PORT_NAME = 'berth.agent';

@@ -1,47 +1,57 @@
+import { parseDetails } from '../../../cgroups/index.ts';
+import { parseFlatKeyed } from '../../../cgroups/parse.ts';
+import type { CpuStats, Psi, PsiLine } from '../../../cgroups/types.ts';
 import type { Result } from '../protocol/messages.ts';
 
-/** Of a container's cgroup in the guest, which is always one of version 2. */
+/** Of a container, whose cgroup in the guest is always one of version 2. */
 export type ContainerFigures = Result<'stats'>;
 export type PodFigures = Result<'podStats'>;
 
 const NS_PER_US = 1_000n;
 /** As cgroup v1 shows "no limit": the largest multiple of a page below 2^63. */
-const NO_LIMIT_V1 = '9223372036854771712';
+const NO_LIMIT_V1 = 9223372036854771712n;
 
 /** Figures as containerd wants them on a host with cgroup v2 (`io.containerd.cgroups.v2.Metrics`). */
-export function metricsV2({ cpu, memory, pids, io }: ContainerFigures): object {
-  const { stat, events } = memory;
+export function metricsV2({ files }: ContainerFigures): object {
+  const { cpu, memory, memoryDetails, pids, io, psi } = parseDetails(files);
   return {
-    pids,
-    cpu: cpuV2(cpu),
+    pids: { current: plain(pids.current), limit: plain(pids.limit) },
+    cpu: { ...cpuV2(texts(cpu)), psi: psiV2(psi?.cpu) },
     memory: {
       // The kernel's names and the message's are the same, where both know the figure.
-      ...stat,
-      usage: memory.usageBytes,
-      usage_limit: memory.limitBytes ?? MAX_UINT64,
-      swap_usage: memory.swapUsageBytes ?? '0',
-      swap_limit: memory.swapLimitBytes ?? MAX_UINT64,
-      max_usage: memory.peakBytes ?? '0',
+      ...flat(files['memory.stat']),
+      usage: plain(memory.usageBytes),
+      usage_limit: String(memory.limitBytes ?? MAX_UINT64),
+      swap_usage: plain(memory.swapUsageBytes),
+      swap_limit: String(memory.swapLimitBytes ?? MAX_UINT64),
+      max_usage: plain(memoryDetails.maxUsageBytes),
+      psi: psiV2(psi?.memory),
     },
-    memory_events: events,
+    memory_events: flat(files['memory.events']),
     io: {
       usage: io.map(({ major, minor, readBytes, writeBytes, reads, writes }) => ({
-        ...{ major: String(major), minor: String(minor), rbytes: readBytes, wbytes: writeBytes },
-        ...{ rios: reads, wios: writes },
+        ...{
+          major: String(major),
+          minor: String(minor),
+          rbytes: plain(readBytes),
+          wbytes: plain(writeBytes),
+        },
+        ...{ rios: plain(reads), wios: plain(writes) },
       })),
+      psi: psiV2(psi?.io),
     },
   };
 }
 
 /** "max" of a v2 file, as containerd's own reader has it. */
-const MAX_UINT64 = '18446744073709551615';
+const MAX_UINT64 = 18446744073709551615n;
 
 /** The same for a host with cgroup v1 (`io.containerd.cgroups.v1.Metrics`): what has a counterpart there. */
-export function metricsV1({ cpu, memory, pids, io }: ContainerFigures): object {
-  const { stat, events } = memory;
+export function metricsV1({ files }: ContainerFigures): object {
+  const { cpu, memory, memoryDetails, pids, io, oomKills } = parseDetails(files);
+  const stat = flat(files['memory.stat']);
   const of = (name: string): string => stat[name] ?? '0';
-  const limit = memory.limitBytes ?? NO_LIMIT_V1;
-  const memorySwap = String(BigInt(memory.usageBytes) + BigInt(memory.swapUsageBytes ?? '0'));
+  const limit = String(memory.limitBytes ?? NO_LIMIT_V1);
   const both = {
     ...{ cache: of('file'), rss: of('anon'), rss_huge: of('anon_thp'), mapped_file: of('file_mapped') },
     ...{ dirty: of('file_dirty'), writeback: of('file_writeback') },
@@ -52,24 +62,53 @@ export function metricsV1({ cpu, memory, pids, io }: ContainerFigures): object {
   };
   const total = Object.fromEntries(Object.entries(both).map(([name, value]) => [`total_${name}`, value]));
   return {
-    pids,
-    cpu: cpuV1(cpu),
+    pids: { current: plain(pids.current), limit: plain(pids.limit) },
+    cpu: cpuV1(texts(cpu)),
     memory: {
       ...both,
       ...total,
       hierarchical_memory_limit: limit,
       usage: {
-        ...{ limit, usage: memory.usageBytes, max: memory.peakBytes ?? '0', failcnt: events.max ?? '0' },
+        ...{ limit, usage: plain(memory.usageBytes), max: plain(memoryDetails.maxUsageBytes) },
+        failcnt: plain(memoryDetails.limitHits),
       },
-      swap: { limit: memory.swapLimitBytes ?? NO_LIMIT_V1, usage: memorySwap },
+      swap: {
+        limit: String(memory.swapLimitBytes ?? NO_LIMIT_V1),
+        usage: String((memory.usageBytes ?? 0n) + (memory.swapUsageBytes ?? 0n)),
+      },
       kernel: { usage: of('kernel') },
     },
-    memory_oom_control: { oom_kill: events.oom_kill ?? '0' },
+    memory_oom_control: { oom_kill: plain(oomKills) },
     blkio: {
       io_service_bytes_recursive: io.flatMap((d) => entries(d, d.readBytes, d.writeBytes)),
       io_serviced_recursive: io.flatMap((d) => entries(d, d.reads, d.writes)),
     },
   };
+}
+
+/** These messages have a 0 for what is not known. */
+function plain(value: bigint | undefined): string {
+  return String(value ?? 0n);
+}
+
+/** As the agent tells the figures of all containers. */
+function texts(cpu: CpuStats): PodFigures['cpu'] {
+  return {
+    ...{ usageNs: plain(cpu.usageNs), userNs: plain(cpu.userNs), systemNs: plain(cpu.systemNs) },
+    ...{ periods: plain(cpu.nrPeriods), throttledPeriods: plain(cpu.nrThrottled) },
+    throttledNs: plain(cpu.throttledNs),
+  };
+}
+
+function flat(text: string | undefined): Record<string, string> {
+  return Object.fromEntries([...parseFlatKeyed(text)].map(([key, value]) => [key, String(value)]));
+}
+
+/** The kernel's numbers, so microseconds again. */
+function psiV2(psi: Psi | undefined): object | null {
+  if (psi === undefined) return null;
+  const line = ({ totalNs, ...averages }: PsiLine) => ({ ...averages, total: String(totalNs / NS_PER_US) });
+  return { some: line(psi.some), full: psi.full === undefined ? null : line(psi.full) };
 }
 
 /** A sandbox's: all of its containers, and its network as the guest counts it. */
@@ -84,7 +123,7 @@ export function podMetrics({ cpu, memory, interfaces }: PodFigures, mode: 'v1' |
   return { cpu: cpuV1(cpu), memory: { usage: { usage: used, limit: memory.total } }, network };
 }
 
-function cpuV2(cpu: ContainerFigures['cpu']): object {
+function cpuV2(cpu: PodFigures['cpu']): object {
   return {
     ...{ usage_usec: toUs(cpu.usageNs), user_usec: toUs(cpu.userNs), system_usec: toUs(cpu.systemNs) },
     ...{ nr_periods: cpu.periods ?? '0', nr_throttled: cpu.throttledPeriods ?? '0' },
@@ -92,7 +131,7 @@ function cpuV2(cpu: ContainerFigures['cpu']): object {
   };
 }
 
-function cpuV1(cpu: ContainerFigures['cpu']): object {
+function cpuV1(cpu: PodFigures['cpu']): object {
   return {
     usage: { total: cpu.usageNs, kernel: cpu.systemNs, user: cpu.userNs },
     throttling: {
@@ -108,12 +147,12 @@ function toUs(ns: string): string {
 
 function entries(
   { major, minor }: { major: number; minor: number },
-  read: string,
-  written: string,
+  read: bigint,
+  written: bigint,
 ): object[] {
   const device = { major: String(major), minor: String(minor) };
   return [
-    { op: 'Read', ...device, value: read },
-    { op: 'Write', ...device, value: written },
+    { op: 'Read', ...device, value: String(read) },
+    { op: 'Write', ...device, value: String(written) },
   ];
 }

@@ -225,8 +225,13 @@ export class Pod {
   /** Of a container by its cgroup in the guest; of a sandbox the sum of all. */
   async stats(id: string): Promise<Result<'stats'> | Result<'podStats'>> {
     const { isSandbox } = this.#task(id);
-    const { agent } = this.#running();
-    return isSandbox ? agent.call('podStats', {}) : agent.call('stats', { id });
+    return isSandbox ? this.#running().agent.call('podStats', {}) : this.figures(id);
+  }
+
+  /** Of a container. */
+  async figures(id: string): Promise<Result<'stats'>> {
+    this.#task(id);
+    return this.#running().agent.call('stats', { id });
   }
 
   /** Connects to a port of the guest's loopback. @throws BerthError `unavailable` when nothing listens */

@@ -20,11 +20,24 @@ export interface TaskServiceParts {
   shutdown(): void;
 }
 
-/** The methods of the task service, of both versions, by their paths. */
+/** The methods of the task service, of both versions, and of what berthd asks beside, by their paths. */
 export function taskMethods(parts: TaskServiceParts): Record<string, ReturnType<typeof handle>> {
-  const { taskV2, taskV3 } = parts.protos;
+  const { taskV2, taskV3, guest } = parts.protos;
   // Their messages are the same, field by field.
-  return { ...methodsOf(parts, taskV2), ...methodsOf(parts, taskV3 as unknown as typeof taskV2) };
+  const ofTasks = { ...methodsOf(parts, taskV2), ...methodsOf(parts, taskV3 as unknown as typeof taskV2) };
+  const { Figures } = guest;
+  return {
+    ...ofTasks,
+    [Figures.path]: handle(Figures, async ({ id }) => figuresOf(await parts.pod.figures(id))),
+  };
+}
+
+function figuresOf({ maxOpenFiles, sockets, ...figures }: ContainerFigures) {
+  return {
+    ...figures,
+    ...(sockets === undefined ? {} : { sockets }),
+    ...(maxOpenFiles === undefined ? {} : { max_open_files: maxOpenFiles }),
+  };
 }
 
 function methodsOf(

@@ -53,7 +53,7 @@ const CGROUP: CgroupDetails = {
   oomKills: 71n,
   hugepages: [{ pageSize: '2MB', usageBytes: 72n, maxUsageBytes: 73n }],
   cpuLimits: { cpuPeriod: 81n, cpuQuota: 82n, cpuShares: 83n },
-  processes: [100, 101],
+  processes: undefined,
 };
 function line(seconds: bigint) {
   return { avg10: 0, avg60: 0, avg300: 0, totalNs: seconds * NS };
@@ -61,6 +61,7 @@ function line(seconds: bigint) {
 
 const FULL: Measured = {
   cgroup: CGROUP,
+  processes: 2n,
   startedAt: 91n * NS + 1n,
   lastSeen: 92n * NS,
   filesystem: { device: '/dev/x', usedBytes: 93n, sizeBytes: 94n, inodes: 95n, inodesFree: 96n },

@@ -5,19 +5,23 @@ import { type ContainerFigures, metricsV1, metricsV2, podMetrics } from '../../.
 const { cgroupV1, cgroupV2 } = loadShimProtos();
 
 const CPU = { usageNs: '5000000001', userNs: '3000000000', systemNs: '2000000000' };
+const LINE = 'avg10=1.50 avg60=0.25 avg300=0.00 total=';
 const FIGURES: ContainerFigures = {
-  timestampNs: '1',
-  cpu: { ...CPU, periods: '10', throttledPeriods: '4', throttledNs: '7000' },
-  memory: {
-    usageBytes: '1000',
-    limitBytes: '4096',
-    peakBytes: '2000',
-    swapUsageBytes: '24',
-    stat: { anon: '600', file: '300', inactive_file: '200', pgfault: '9', pgmajfault: '1', kernel: '50' },
-    events: { low: '0', high: '0', max: '3', oom: '2', oom_kill: '1' },
+  files: {
+    'cpu.stat':
+      'usage_usec 5000000\nuser_usec 3000000\nsystem_usec 2000000\nnr_periods 10\nnr_throttled 4\nthrottled_usec 7\n',
+    'memory.current': '1000\n',
+    'memory.max': '4096\n',
+    'memory.peak': '2000\n',
+    'memory.swap.current': '24\n',
+    'memory.stat': 'anon 600\nfile 300\nkernel 50\ninactive_file 200\npgfault 9\npgmajfault 1\n',
+    'memory.events': 'low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\n',
+    'memory.pressure': `some ${LINE}17\nfull ${LINE}4\n`,
+    'pids.current': '4\n',
+    'pids.max': '100\n',
+    'io.stat': '254:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n',
   },
-  pids: { current: '4', limit: '100' },
-  io: [{ major: 254, minor: 0, readBytes: '10', writeBytes: '20', reads: '1', writes: '2' }],
+  ...{ processes: '3', descriptors: '12', devices: {} },
 };
 
 describe("figures of a guest's cgroup", () => {
@@ -30,6 +34,9 @@ describe("figures of a guest's cgroup", () => {
     expect(memory).toMatchObject({ max_usage: '2000', swap_usage: '24', swap_limit: '18446744073709551615' });
     expect(memory_events).toMatchObject({ oom_kill: '1', max: '3' });
     expect(pids).toMatchObject({ current: '4', limit: '100' });
+    const line = { avg10: 1.5, avg60: 0.25, avg300: 0 };
+    expect(memory?.psi).toEqual({ some: { ...line, total: '17' }, full: { ...line, total: '4' } });
+    expect([cpu?.psi, io?.psi]).toEqual([null, null]);
     expect(io?.usage).toEqual([
       { major: '254', minor: '0', rbytes: '10', wbytes: '20', rios: '1', wios: '2' },
     ]);
@@ -39,7 +46,7 @@ describe("figures of a guest's cgroup", () => {
     const { cpu, memory, memory_oom_control, pids, blkio } = cgroupV1.deserialize(
       cgroupV1.serialize(metricsV1(FIGURES)),
     );
-    expect(cpu?.usage).toMatchObject({ total: '5000000001', kernel: '2000000000', user: '3000000000' });
+    expect(cpu?.usage).toMatchObject({ total: '5000000000', kernel: '2000000000', user: '3000000000' });
     expect(cpu?.throttling).toEqual({ periods: '10', throttled_periods: '4', throttled_time: '7000' });
     expect(memory?.usage).toEqual({ usage: '1000', limit: '4096', max: '2000', failcnt: '3' });
     expect(memory?.swap).toMatchObject({ usage: '1024', limit: '9223372036854771712' });
