@@ -45,9 +45,9 @@ async function start(path: string, script: string): Promise<ChildProcess> {
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 20_000;
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error('condition not met in 5 s');
+    if (Date.now() > deadline) throw new Error('condition not met in 20 s');
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

@@ -156,12 +156,16 @@ describe('the task service of containerd-shim-runc-v2', () => {
         env: ['PATH=/bin'],
         user: { uid: 0, gid: 0 },
       });
-    await tasks.exec(id, 'e1', command(['sh', '-c', 'echo from a command; busybox sleep 1000']), {
+    await tasks.exec(id, 'e1', command(['sh', '-c', 'echo from a command; exec busybox sleep 1000']), {
       terminal: false,
       ...fifos,
     });
     const pid = await tasks.start(id, 'e1');
     expect(await tasks.processes(id)).toContainEqual({ pid, execId: 'e1' });
+    await until(
+      'it has spoken',
+      async () => !(await readFile(`/proc/${pid}/cmdline`, 'utf8')).includes('-c'),
+    );
     const { cgroup: version, metrics } = await tasks.stats(id);
     expect(Number(metrics.pids?.current)).toBeGreaterThanOrEqual(2);
     await tasks.update(id, JSON.stringify({ pids: { limit: 77 } }));

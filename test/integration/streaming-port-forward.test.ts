@@ -14,7 +14,7 @@ let pod: Pod;
 const servers: Server[] = [];
 
 beforeAll(async () => {
-  berthd = await Berthd.start({ tables: '[streaming]\nidle_timeout = 2' });
+  berthd = await Berthd.start({ tables: '[streaming]\nidle_timeout = 4' });
   await berthd.importBusybox();
   pods = new Pods(berthd);
 });

@@ -42,7 +42,8 @@ export async function inTerminal(
     shown += String(chunk);
     type(typist);
   });
-  await once(child, 'exit');
+  // Not `exit`, after which more may be shown.
+  await once(child, 'close');
   child.stdin.end();
   return shown.replace(NAMED, '');
 }

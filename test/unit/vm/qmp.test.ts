@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Qmp, type QmpEvent } from '../../../src/vm/hypervisor/qemu/qmp.ts';
 
@@ -112,7 +113,6 @@ describe('the QMP client', () => {
     const asked = qmp.execute('cont');
     peer.stream.destroy();
     await expect(asked).rejects.toMatchObject({ kind: 'unavailable' });
-    await qmp.closed;
     await expect(qmp.execute('cont')).rejects.toMatchObject({ kind: 'unavailable' });
   });
 
@@ -121,7 +121,7 @@ describe('the QMP client', () => {
     ['an endless line', 'x'.repeat((1 << 20) + 1)],
   ])('ends the connection on %s', async (_, text) => {
     peer.say(text);
-    await qmp.closed;
+    await finished(peer.stream).catch(() => {});
     await expect(qmp.execute('cont')).rejects.toMatchObject({ kind: 'unavailable' });
   });
 });

@@ -36,13 +36,10 @@ interface Waiting {
  * lines, commands answered by id, events between them.
  */
 export class Qmp {
-  /** Resolves when the connection has ended, whoever ended it. */
-  readonly closed: Promise<void>;
   readonly #stream: Duplex;
   readonly #waiting = new Map<number, Waiting>();
   readonly #greeted = Promise.withResolvers<void>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
-  readonly #markClosed: () => void;
   #line: Buffer[] = [];
   #lineSize = 0;
   #lastId = 0;
@@ -50,9 +47,6 @@ export class Qmp {
 
   /** The stream is the connection's, and owned from now on. Nothing can be asked before `negotiate`. */
   constructor(stream: Duplex) {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.closed = promise;
-    this.#markClosed = resolve;
     this.#stream = stream;
     this.#greeted.promise.catch(() => {});
     stream.on('data', (chunk: Buffer) => this.#receive(chunk));
@@ -157,7 +151,6 @@ export class Qmp {
     this.#failure = e;
     this.#greeted.reject(lost('greeting', e));
     for (const { lose } of this.#waiting.values()) lose(e);
-    this.#markClosed();
   }
 }
 
