@@ -1,6 +1,6 @@
 import { BerthError, during, invalid, kindOf } from '../errors.ts';
 import { runOk } from '../sys/exec.ts';
-import { listMounts, type MountEntry } from '../sys/mount.ts';
+import { listMounts, type MountEntry, mountOf } from '../sys/mount.ts';
 import type { Mount } from './config.ts';
 
 /** As for the sources of all mounts; milliseconds. */
@@ -48,18 +48,6 @@ export async function resolveSources(paths: readonly string[]): Promise<string[]
     }
     throw during('mount sources', e);
   }
-}
-
-/** The mount that a path without links is on: the deepest one, and of several at one place the last. */
-export function mountOf(path: string, entries: readonly MountEntry[]): MountEntry | undefined {
-  let found: MountEntry | undefined;
-  for (const entry of entries) {
-    const { mountpoint } = entry;
-    const below = mountpoint === '/' ? '/' : `${mountpoint}/`;
-    if (path !== mountpoint && !path.startsWith(below)) continue;
-    if (found === undefined || mountpoint.length >= found.mountpoint.length) found = entry;
-  }
-  return found;
 }
 
 /** What a mount would have to be: a peer group to pass mounts both ways, or at least a master to take them from. */

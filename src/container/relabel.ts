@@ -1,8 +1,8 @@
 import { BerthError, during, invalid, kindOf } from '../errors.ts';
 import { runOk } from '../sys/exec.ts';
-import { listMounts } from '../sys/mount.ts';
+import { listMounts, mountOf } from '../sys/mount.ts';
 import type { Mount } from './config.ts';
-import { mountOf, resolveSources } from './propagation.ts';
+import { resolveSources } from './propagation.ts';
 
 /** As for the sources of all mounts; milliseconds. */
 const LOOK_MS = 10_000;

@@ -175,6 +175,18 @@ export interface MountEntry {
   superOptions: string[];
 }
 
+/** The mount that a path without links is on: the deepest one, and of several at one place the last. */
+export function mountOf(path: string, entries: readonly MountEntry[]): MountEntry | undefined {
+  let found: MountEntry | undefined;
+  for (const entry of entries) {
+    const { mountpoint } = entry;
+    const below = mountpoint === '/' ? '/' : `${mountpoint}/`;
+    if (path !== mountpoint && !path.startsWith(below)) continue;
+    if (found === undefined || mountpoint.length >= found.mountpoint.length) found = entry;
+  }
+  return found;
+}
+
 /** Parses a mountinfo file; lines that do not have its form are left out. */
 export function parseMountinfo(text: string): MountEntry[] {
   const entries: MountEntry[] = [];

@@ -56,70 +56,6 @@ describe('the process', () => {
     for (const [config, log] of cases)
       expect(await pods.runToEnd(pod, { ...image, ...config })).toMatchObject({ exit_code: 0, log });
   });
-
-  it('has the image’s environment, directory and user unless the request has its own', async () => {
-    await newPod();
-    const image = { image: { image: FULL } };
-    const script = 'echo $FROM $BOTH $NEW; pwd; id -un; echo $HOME';
-    expect(await prints(script, image)).toBe('image image\n/tmp\napp\n/tmp');
-    const envs = [
-      { key: 'BOTH', value: Buffer.from('request') },
-      { key: 'NEW', value: Buffer.from('a=b c\nü') },
-    ];
-    const own = { ...image, envs, working_dir: '/made/for/it', ...secure({ run_as_user: { value: 0 } }) };
-    expect(await prints(script, own)).toBe('image request a=b c ü\n/made/for/it\nroot\n/root');
-    // A directory of the request that is not there is made.
-    expect(await prints('env | cut -d= -f1 | sort | tr "\\n" " "', image)).toBe(
-      'BOTH FROM HOME HOSTNAME PATH PWD SHLVL',
-    );
-  });
-
-  it('runs as the user, group and groups that names and numbers mean, and the status tells', async () => {
-    await newPod();
-    const groups = { supplemental_groups: [7, 2000] };
-    const cases: [LinuxContainerSecurityContext, number, number, number[]][] = [
-      [{}, 0, 0, [0]],
-      [{ run_as_user: { value: 1000 } }, 1000, 1001, [1001, 2000]],
-      [{ run_as_username: 'app' }, 1000, 1001, [1001, 2000]],
-      [{ run_as_user: { value: 4242 } }, 4242, 0, [0]],
-      [{ run_as_user: { value: 1000 }, run_as_group: { value: 5 } }, 1000, 5, [5, 2000]],
-      [{ run_as_user: { value: 1000 }, ...groups }, 1000, 1001, [7, 1001, 2000]],
-      [
-        { run_as_username: 'app', ...groups, supplemental_groups: [7], supplemental_groups_policy: 'Strict' },
-        1000,
-        1001,
-        [7, 1001],
-      ],
-    ];
-    for (const [context, uid, gid, all] of cases) {
-      const said = await pods.runToEnd(
-        pod,
-        sh('id -u; id -g; id -G; stat -c %u:%g $(mktemp -p /dev/shm)', secure(context)),
-      );
-      const [u, g, list, owner] = said.log.split('\n');
-      const numbers = (list ?? '').split(' ').map(Number);
-      const sorted = [...new Set(numbers)].sort((a, b) => a - b);
-      expect([Number(u), Number(g), sorted, owner], JSON.stringify(context)).toEqual([
-        uid,
-        gid,
-        all,
-        `${uid}:${gid}`,
-      ]);
-      const told = said.user?.linux;
-      expect([told?.uid, told?.gid]).toEqual([String(uid), String(gid)]);
-      expect(told?.supplemental_groups.map(Number).sort((a, b) => a - b)).toEqual(all);
-    }
-  });
-
-  it('has the terminal that it asks for, and no input otherwise', async () => {
-    await newPod();
-    expect(await prints('test -t 0 || echo none; cat; echo end; stty size 2>&1 | head -c 5')).toMatch(
-      /^none\nend\nstty:/,
-    );
-    expect(await prints('test -t 0 && test -c /dev/console && tty', { tty: true })).toMatch(
-      /^\/dev\/(pts\/0|console)$/,
-    );
-  });
 });
 
 describe('mounts', () => {
@@ -205,91 +141,10 @@ describe('mounts', () => {
       await rm(base, { recursive: true });
     }
   });
-
-  it('read-only with all below, when that is asked for', async () => {
-    await newPod();
-    const base = `/tmp/berth-rro-${berthd.tag}`;
-    await mkdir(path.join(base, 'sub'), { recursive: true });
-    await run('mount', ['-t', 'tmpfs', 'tmpfs', path.join(base, 'sub')]);
-    try {
-      const write = (more: object) =>
-        prints('touch /m/sub/x && echo written || true', {
-          mounts: [{ host_path: base, container_path: '/m', readonly: true, ...more }],
-        });
-      expect(await write({})).toBe('written');
-      expect(await write({ recursive_read_only: true })).toContain('Read-only file system');
-    } finally {
-      await berthd.removeAllPods();
-      await run('umount', [path.join(base, 'sub')]);
-      await rm(base, { recursive: true });
-    }
-  });
-
-  it('a read-only root lets nothing be written but its volumes and /dev/shm', async () => {
-    await newPod();
-    const script =
-      'for d in / /tmp /etc /dev/shm /v; do touch $d/x 2>/dev/null && echo $d; done; echo x >/etc/hosts';
-    const mounts = [{ host_path: dir('v'), container_path: '/v' }];
-    expect(await prints(script, { mounts, ...secure({ readonly_rootfs: true }) })).toMatch(
-      /^\/dev\/shm\n\/v\n.*\/etc\/hosts: Read-only file system$/,
-    );
-    expect(await prints('touch /x && echo ok', {})).toBe('ok');
-  });
-
-  it('of one container’s root are no other’s', async () => {
-    await newPod();
-    const [a, b] = [await pods.start(pod), await pods.start(pod)];
-    await pods.ask(a, 'echo changed > /etc/passwd; rm /bin/vi; touch /new');
-    expect(await pods.ask(b, 'ls /bin/vi; head -c 4 /etc/passwd; ls /new 2>&1 | tail -c 10')).toMatch(
-      /^\/bin\/vi\nroot.*directory$/s,
-    );
-  });
 });
 
 describe('security', () => {
   const proc = (id: string, key: string) => pods.ask(id, `awk '/^${key}:/{print $2}' /proc/self/status`);
-  const effective = async (context: LinuxContainerSecurityContext) =>
-    BigInt(`0x${await proc(await pods.start(pod, { ...IDLE, ...secure(context) }), 'CapEff')}`);
-  const bit = (n: number) => 1n << BigInt(n);
-  const [CHOWN, NET_BIND, NET_ADMIN, SYS_ADMIN] = [0, 10, 12, 21];
-
-  it('capabilities: the usual ones, less what is dropped, with what is added', async () => {
-    await newPod();
-    const usual = await effective({});
-    expect([usual & bit(CHOWN), usual & bit(NET_BIND)]).toEqual([bit(CHOWN), bit(NET_BIND)]);
-    expect([usual & bit(NET_ADMIN), usual & bit(SYS_ADMIN)]).toEqual([0n, 0n]);
-    expect(await effective({ capabilities: { add_capabilities: ['NET_ADMIN'] } })).toBe(
-      usual | bit(NET_ADMIN),
-    );
-    expect(await effective({ capabilities: { drop_capabilities: ['CHOWN'] } })).toBe(usual & ~bit(CHOWN));
-    expect(
-      await effective({
-        capabilities: { drop_capabilities: ['ALL'], add_capabilities: ['CAP_NET_BIND_SERVICE'] },
-      }),
-    ).toBe(bit(NET_BIND));
-    expect(await effective({ run_as_user: { value: 1000 } })).toBe(0n);
-    const ambient = { add_ambient_capabilities: ['NET_BIND_SERVICE'] };
-    expect(await effective({ run_as_user: { value: 1000 }, capabilities: ambient })).toBe(bit(NET_BIND));
-  });
-
-  it('no_new_privs, masked and read-only paths', async () => {
-    await newPod();
-    const id = await pods.start(pod, {
-      ...IDLE,
-      ...secure({
-        no_new_privs: true,
-        masked_paths: ['/proc/timer_list', '/proc/acpi', '/sys/firmware', '/no/such'],
-        readonly_paths: ['/proc/sys', '/proc/sysrq-trigger'],
-      }),
-    });
-    expect(await proc(id, 'NoNewPrivs')).toBe('1');
-    expect(await pods.ask(id, 'wc -c </proc/timer_list; ls /sys/firmware | wc -l')).toBe('0\n0');
-    expect((await pods.exec(id, ['sh', '-c', 'echo 1 > /proc/sys/kernel/printk'])).stderr).toContain(
-      'Read-only',
-    );
-    const plain = await pods.start(pod);
-    expect(await proc(plain, 'NoNewPrivs')).toBe('0');
-  });
 
   it('seccomp: RuntimeDefault filters, a profile of the node’s decides, Unconfined does not', async () => {
     await newPod();

@@ -1,8 +1,7 @@
-import { credentials, Client as GrpcClient, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { ContainerEventResponse__Output } from '../../proto/gen/runtime/v1/ContainerEventResponse.ts';
-import { loadProtos } from '../../proto/load.ts';
 import { Berthd } from '../support/berthd.ts';
+import { listenTo, words } from '../support/events.ts';
 import { IDLE, OWN_PID, Pods, SHARED_PID, sh, until } from '../support/pods.ts';
 
 let berthd: Berthd;
@@ -16,43 +15,7 @@ beforeAll(async () => {
 afterEach(async () => expect(await berthd.removeAllPods()).toEqual([]));
 afterAll(async () => expect(await berthd.close()).toEqual([]));
 
-/** A listener; resolves once the daemon has it. */
-async function listen() {
-  const { GetContainerEvents: method } = loadProtos().runtimeService;
-  const client = new GrpcClient(berthd.endpoint.replace('//', ''), credentials.createInsecure());
-  const call = client.makeServerStreamRequest(
-    method.path,
-    method.requestSerialize,
-    method.responseDeserialize,
-    {},
-    new Metadata(),
-  );
-  const heard: ContainerEventResponse__Output[] = [];
-  const ended = new Promise<ServiceError | undefined>((resolve) => {
-    call.on('error', (e: ServiceError) => resolve(e));
-    call.on('end', () => resolve(undefined));
-  });
-  await new Promise<void>((resolve, reject) => {
-    call.once('metadata', () => resolve());
-    call.once('error', reject);
-  });
-  return {
-    heard,
-    ended,
-    /** Takes what comes from now on; before, nothing is read. */
-    read: () => call.on('data', (event: ContainerEventResponse__Output) => heard.push(event)),
-    leave: () => {
-      call.cancel();
-      client.close();
-    },
-  };
-}
-
-const words = (events: ContainerEventResponse__Output[]) =>
-  events.map(
-    ({ container_id, container_event_type: type }) =>
-      `${container_id} ${/CONTAINER_(\w+)_EVENT/.exec(String(type))?.[1]?.toLowerCase()}`,
-  );
+const listen = () => listenTo(berthd);
 
 describe('GetContainerEvents', () => {
   it('tells every listener of a pod’s life, in order, with the statuses of each moment', async () => {

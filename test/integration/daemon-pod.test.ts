@@ -110,44 +110,9 @@ describe('namespaces', () => {
       await readdir(path.join(berthd.dir, 'ipam'), { recursive: true }).catch(() => []),
     ).not.toContainEqual(expect.stringMatching(/\d+\.\d+\.\d+\.\d+$/));
   });
-
-  it('of another container can be joined by one that debugs it', async () => {
-    const pod = await pods.run();
-    const target = await pods.start(pod, sh('exec sleep 88888'));
-    const namespace_options = { pid: 'TARGET' as const, target_id: target };
-    const debug = await pods.start(pod, { ...IDLE, linux: { security_context: { namespace_options } } });
-    expect(namespacesOf(await pods.pid('container', debug)).pid).toBe(
-      namespacesOf(await pods.pid('container', target)).pid,
-    );
-    expect(await pods.ask(debug, 'tr "\\0" " " </proc/1/cmdline')).toBe('sleep 88888 ');
-    // The debugger's end leaves the target alone.
-    await pods.stop(debug);
-    expect((await pods.status(target)).state).toBe('CONTAINER_RUNNING');
-  });
 });
 
 describe('files and kernel settings', () => {
-  it('hostname, hosts and resolv.conf are the pod’s in every container', async () => {
-    const pod = await pods.run({
-      hostname: 'some-pod',
-      dns_config: {
-        servers: ['192.0.2.53', '2001:db8::53'],
-        searches: ['ns.svc.cluster.local', 'cluster.local'],
-        options: ['ndots:5', 'edns0'],
-      },
-    });
-    const { network } = await pods.podStatus(pod);
-    for (const id of [await pods.start(pod), await pods.start(pod)]) {
-      expect(await pods.ask(id, 'hostname; cat /etc/hostname')).toBe('some-pod\nsome-pod');
-      expect((await pods.ask(id, 'cat /etc/hosts')).split('\n')).toEqual(
-        expect.arrayContaining(['127.0.0.1\tlocalhost', `${network?.ip}\tsome-pod`]),
-      );
-      expect(await pods.ask(id, 'cat /etc/resolv.conf')).toBe(
-        'search ns.svc.cluster.local cluster.local\nnameserver 192.0.2.53\nnameserver 2001:db8::53\noptions ndots:5 edns0',
-      );
-    }
-  });
-
   it('resolv.conf is the node’s for a pod that brings no DNS configuration', async () => {
     const pod = await pods.run();
     const node = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
@@ -368,20 +333,6 @@ describe('the end of a pod', () => {
     expect(addresses).not.toContain(before.network?.ip);
     expect((await refusal(pods.create(pod))).kind).toBe('precondition');
     await pods.removePod(pod);
-  });
-
-  it('RemovePodSandbox ends a running pod, and again says nothing', async () => {
-    const pod = await pods.run();
-    const id = await pods.start(pod);
-    const pids = [await pods.pid('pod', pod.id), await pods.pid('container', id)];
-    await pods.removePod(pod);
-    expect(pids.filter(runs)).toEqual([]);
-    await pods.removePod(pod);
-    await pods.stopPod(pod);
-    expect((await refusal(pods.podStatus(pod))).kind).toBe('notFound');
-    expect((await refusal(pods.status(id))).kind).toBe('notFound');
-    const { containers } = await berthd.client.runtime('ListContainers', {});
-    expect(containers).toEqual([]);
   });
 
   it('a removal while others stop and remove the same pod is one removal', async () => {

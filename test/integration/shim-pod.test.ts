@@ -1,5 +1,3 @@
-import { writeFile } from 'node:fs/promises';
-import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Berthd } from '../support/berthd.ts';
 import { type Pod, Pods, runs, sh, until } from '../support/pods.ts';
@@ -29,11 +27,6 @@ async function shimOf({ id }: Pod): Promise<number> {
   const pid = (await shims(berthd)).get(id);
   if (pid === undefined) throw new Error('the pod has no shim');
   return pid;
-}
-
-async function said(id: string): Promise<string> {
-  const lines = await pods.log((await pods.status(id)).log_path);
-  return lines.map(({ text, tag }) => (tag === 'F' ? `${text}\n` : text)).join('');
 }
 
 describe('a pod by containerd-shim-runc-v2', () => {
@@ -70,22 +63,6 @@ describe('a pod by containerd-shim-runc-v2', () => {
     if (mine.length > 0) expect((await shims(berthd)).size).toBe(0);
   });
 
-  it('answers a command when it ends, without waiting for more of its output', async () => {
-    const id = await pods.start(await newPod());
-    const took: number[] = [];
-    for (let i = 0; i < 5; i++) {
-      const began = performance.now();
-      expect(await pods.exec(id, ['sh', '-c', 'echo a; echo b >&2; exit 4'])).toEqual({
-        code: 4,
-        stdout: 'a\n',
-        stderr: 'b\n',
-      });
-      took.push(performance.now() - began);
-    }
-    // What is held open is waited for for a second.
-    expect(Math.min(...took)).toBeLessThan(1_000);
-  });
-
   it('that is stopped with all in it, or only made, leaves nothing', async () => {
     const pod = await newPod();
     await pods.start(pod);
@@ -96,53 +73,6 @@ describe('a pod by containerd-shim-runc-v2', () => {
 });
 
 describe('when berthd was killed', () => {
-  it('its successor takes up the shims: containers run on, commands run, logs go on', async () => {
-    const pod = await newPod();
-    const id = await pods.start(pod, sh('n=0; while sleep 0.05; do n=$((n+1)); echo $n; done'));
-    const shim = await shimOf(pod);
-    await until('the container writes', async () => (await said(id)).includes('\n'));
-    await berthd.stop('SIGKILL');
-    await berthd.start();
-    expect(await pods.status(id)).toMatchObject({ state: 'CONTAINER_RUNNING' });
-    expect(await pods.ask(id, 'echo in it')).toBe('in it');
-    const before = (await said(id)).split('\n').length;
-    await until('the log goes on', async () => (await said(id)).split('\n').length > before + 5);
-    // Nothing that was written meanwhile is missing, and nothing is there twice.
-    const numbers = (await said(id)).trimEnd().split('\n').map(Number);
-    expect(numbers).toEqual(numbers.map((_, i) => i + 1));
-    expect(await shimOf(pod)).toBe(shim);
-  });
-
-  it('ends that happened meanwhile are on record, with their codes, times and last words', async () => {
-    const pod = await newPod();
-    const flag = path.join(berthd.dir, 'flag');
-    const script = (code: number) =>
-      sh(
-        `while [ ! -e /flags/flag ]; do sleep 0.05; done; echo last words; echo no end | tr -d '\\n'; exit ${code}`,
-        {
-          mounts: [{ host_path: berthd.dir, container_path: '/flags', readonly: true }],
-        },
-      );
-    const ids = [await pods.start(pod, script(7)), await pods.start(pod, script(0))];
-    const pids = await Promise.all(ids.map((id) => pods.pid('container', id)));
-    await berthd.stop('SIGKILL');
-    await writeFile(flag, '');
-    await until('both have ended', () => pids.every((pid) => !runs(pid)));
-    // The end has nanoseconds, this clock milliseconds.
-    const endedBy = BigInt(Date.now() + 1) * 1_000_000n;
-    await berthd.start();
-    for (const [i, id] of ids.entries()) {
-      const status = await pods.ended(id);
-      expect(status).toMatchObject(
-        i === 0 ? { exit_code: 7, reason: 'Error' } : { exit_code: 0, reason: 'Completed' },
-      );
-      expect(BigInt(status.finished_at)).toBeLessThanOrEqual(endedBy);
-      expect(BigInt(status.finished_at)).toBeGreaterThan(BigInt(status.started_at));
-      expect(await said(id)).toBe('last words\nno end');
-    }
-    expect((await pods.podStatus(pod)).state).toBe('SANDBOX_READY');
-  });
-
   it('a pod that was being made is taken down, shim and all', async () => {
     // Somewhere between the start of the shim and the end of the call, which may just have been reached.
     for (let i = 0; i < 5; i++) {

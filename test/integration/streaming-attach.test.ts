@@ -92,16 +92,6 @@ describe('attach', () => {
     expect(ends[3]).toEqual({ stdout: '', stderr, status: exited(0) });
   });
 
-  it('works on a container that outlived a restart of berthd', async () => {
-    const container = await pods.start(await pods.run(), sh(ECHO, { stdin: true, stdin_once: true }));
-    await berthd.stop('SIGKILL');
-    await berthd.start();
-    const client = await attach(container, ALL);
-    client.send('after\n');
-    client.endInput();
-    expect((await client.end()).stdout).toBe('got after\nend of input\n');
-  });
-
   it('leaves the input open for the next client, unless it is for one only', async () => {
     const container = await pods.start(await pods.run(), sh(ECHO, { stdin: true }));
     const first = await attach(container, ALL);

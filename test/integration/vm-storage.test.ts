@@ -1,12 +1,21 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bindTree } from '../../src/sys/idmap.ts';
-import { bindMount, MS_PRIVATE, MS_SHARED, mount, parseMountinfo, unmount } from '../../src/sys/mount.ts';
+import {
+  bindMount,
+  listMounts,
+  MS_PRIVATE,
+  MS_SHARED,
+  mount,
+  parseMountinfo,
+  unmount,
+} from '../../src/sys/mount.ts';
 import { identify } from '../../src/sys/process-identity.ts';
+import { SharedVolumes } from '../../src/vm/shim/volumes.ts';
 import { Virtiofsd, virtiofsdKind } from '../../src/vm/storage/virtiofsd.ts';
 import { eventually } from '../support/eventually.ts';
 
@@ -131,5 +140,44 @@ describe('virtiofsd', () => {
     const server = await start();
     connect(path.join(dir, 'fs.sock')).on('error', () => {});
     expect((await server.ended).reason).toMatch(/virtiofsd: .*No such file/);
+  });
+});
+
+describe('volumes of several containers', () => {
+  it('are shared once, unless they would see different things', async () => {
+    const volumes = new SharedVolumes(shared);
+    const [source, empty] = [path.join(dir, 'source'), path.join(dir, 'kubernetes.io~empty-dir/e')];
+    for (const at of [path.join(source, 'inner'), empty]) await mkdir(at, { recursive: true });
+    const add = async (id: string, readonly: boolean, of = source, follows = false) =>
+      (await volumes.add(id, [{ source: of, readonly, follows }]))[0];
+    const places = () => listMounts(path.join(shared, 'volumes')).length;
+    const first = await add('a', true);
+    expect(first).toMatchObject({ readonly: true });
+    const writable = await add('b', false);
+    expect(writable).toEqual({ path: expect.not.stringMatching(`${first?.path}$`), readonly: false });
+    // The guest may write to it already.
+    expect(await add('c', true)).toEqual({ path: writable?.path, readonly: true });
+    expect((await add('d', true, source, true))?.path).not.toBe(writable?.path);
+    // The pod's own, whichever comes first.
+    const own = await add('a', true, empty);
+    expect(await add('b', false, empty)).toEqual({ path: own?.path, readonly: false });
+    expect(places()).toBe(4);
+    mount('tmpfs', path.join(source, 'inner'), 'tmpfs', 0);
+    try {
+      // What is mounted below it now, the others do not see; and only the top of it is read-only.
+      expect(await add('e', true)).toEqual({
+        path: expect.not.stringMatching(`${writable?.path}$`),
+        readonly: false,
+      });
+      await expect(writeFile(path.join(shared, 'volumes/4/x'), '')).rejects.toMatchObject({ code: 'EROFS' });
+      await writeFile(path.join(shared, 'volumes/4/inner/x'), '');
+    } finally {
+      for (const id of ['a', 'a', 'e']) await volumes.remove(id);
+      unmount(path.join(source, 'inner'), {});
+    }
+    expect(places()).toBe(3);
+    for (const id of ['b', 'c', 'd']) await volumes.remove(id);
+    expect(places()).toBe(0);
+    expect(await readdir(path.join(shared, 'volumes'))).toEqual([]);
   });
 });

@@ -1,4 +1,5 @@
 import { readFile, rm } from 'node:fs/promises';
+import { Writable } from 'node:stream';
 import { isErrno, messageOf } from '../../errors.ts';
 import { newId } from '../../id.ts';
 import type { Logger } from '../../log.ts';
@@ -35,7 +36,7 @@ interface Command {
 }
 
 interface Streams {
-  stdin?: PolledStream;
+  stdin?: Writable;
   stdout: PolledStream;
   stderr?: PolledStream;
 }
@@ -157,8 +158,16 @@ function openOutputs(poller: Poller, { stdout, stderr }: StdioPaths): Streams {
 }
 
 /** The shim has a writing end of its own, so the end of input is told to it as well. */
-function openInput({ poller, tasks }: ShimExecParts, id: string, execId: string, path: string): PolledStream {
-  const stdin = new PolledStream(poller, openWriter(path));
+function openInput({ poller, tasks }: ShimExecParts, id: string, execId: string, path: string): Writable {
+  let fd: number;
+  try {
+    fd = openWriter(path);
+  } catch (e: unknown) {
+    if (!isErrno(e, 'ENXIO')) throw e;
+    // The command has ended already, and takes nothing more.
+    return new Writable({ write: (_chunk, _encoding, done) => done() });
+  }
+  const stdin = new PolledStream(poller, fd);
   stdin.on('error', () => {});
   stdin.once('finish', () => stdin.destroy());
   stdin.once('close', () => void tasks.closeStdin(id, execId).catch(() => {}));

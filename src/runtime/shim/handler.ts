@@ -69,6 +69,8 @@ export class ShimHandler implements RuntimeHandler {
   readonly #shims = new Map<string, Promise<Shim>>();
   /** By container, from its making to its end. */
   readonly #stdio = new Map<string, Promise<ContainerStdio>>();
+  /** By container, while its end is waited for and written. */
+  readonly #ends = new Map<string, Promise<void>>();
   #closing = false;
 
   constructor(options: ShimHandlerOptions) {
@@ -134,6 +136,8 @@ export class ShimHandler implements RuntimeHandler {
     const isMade = await isMarked(dir);
     const isDeleted = isMade && shim !== undefined && (await killAndDelete(shim.tasks, id));
     await this.#forgetStdio(id);
+    // An end that is being written would come after all else of the container was removed.
+    if (isDeleted) await atMost(KILL_WAIT_MS, this.#ends.get(id));
     if (id === sandboxId) {
       await shim?.end(id);
       this.#shims.delete(id);
@@ -183,7 +187,10 @@ export class ShimHandler implements RuntimeHandler {
   }
 
   ended(container: HandledContainer): Promise<void> {
-    return this.#writeEnd(container);
+    const { id } = container;
+    const end = this.#writeEnd(container).finally(() => this.#ends.delete(id));
+    this.#ends.set(id, end);
+    return end;
   }
 
   async exec(id: string, process: Process, options: ExecOptions, signal: AbortSignal): Promise<ExecProcess> {
@@ -430,13 +437,16 @@ async function unmark(dir: string): Promise<void> {
 async function killAndDelete(tasks: TaskClient, id: string): Promise<boolean> {
   // Most often it has ended long ago, which is an error to a shim.
   await tasks.kill(id, KILL, { all: true }).catch(() => {});
-  const patience = new AbortController();
-  await Promise.race([
-    tasks.wait(id).catch(() => {}),
-    delay(KILL_WAIT_MS, undefined, { signal: patience.signal, ref: false }).catch(() => {}),
-  ]);
-  patience.abort();
+  await atMost(KILL_WAIT_MS, tasks.wait(id));
   return tasks.delete(id);
+}
+
+/** Waits until `work` is over, in whatever way, but no longer than this; milliseconds. */
+async function atMost(ms: number, work: Promise<unknown> | undefined): Promise<void> {
+  const patience = new AbortController();
+  const late = delay(ms, undefined, { signal: patience.signal, ref: false }).catch(() => {});
+  await Promise.race([work?.catch(() => {}), late]);
+  patience.abort();
 }
 
 /**

@@ -16,7 +16,7 @@ const MOUNTS: readonly { source: string; target: string; flags: number; data?: s
   { source: 'tmpfs', target: '/run', flags: MS_NOSUID | MS_NODEV, data: 'mode=755' },
   { source: 'tmpfs', target: '/tmp', flags: MS_NOSUID | MS_NODEV },
   { source: 'devpts', target: '/dev/pts', flags: MS_NOSUID | MS_NOEXEC, data: 'mode=620,gid=5,ptmxmode=666' },
-  { source: 'tmpfs', target: '/dev/shm', flags: SAFE, data: 'mode=1777' },
+  { source: 'tmpfs', target: '/dev/shm', flags: SAFE, data: 'mode=1777,size=65536k' },
   { source: 'mqueue', target: '/dev/mqueue', flags: SAFE },
 ];
 

@@ -3,14 +3,15 @@ import { BerthError, during } from '../../errors.ts';
 import { AgentClient } from '../agent-client/client.ts';
 import { SHARE_PATH, SHARE_TAG } from '../protocol/names.ts';
 import type { Vm } from '../types.ts';
-import { planGuestSpec, refuse } from './guest-spec.ts';
+import { hostVolumes, planGuestSpec, refuse } from './guest-spec.ts';
 import { type BootParts, HostSide } from './host-side.ts';
 import type { Boot, Machine } from './machine.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
 import { RootDisks } from './root-disks.ts';
 import type { RootDisk } from './rootfs.ts';
-import { shareContainer, unshareContainer } from './share.ts';
+import { shareRootfs, unshareContainer } from './share.ts';
 import { annotatedLimits, machineSize, nodeSize, type SandboxLimits } from './size.ts';
+import { SharedVolumes } from './volumes.ts';
 
 /** A guest that is asked to end has this long to store what it has written, milliseconds. */
 const SHUT_DOWN_MS = 3_000;
@@ -97,11 +98,13 @@ class BootedMachine implements Machine {
   readonly #parts: BootParts;
   readonly #host: HostSide;
   readonly #disks: RootDisks;
+  readonly #volumes: SharedVolumes;
   #stopping: Promise<void> | undefined;
 
   constructor(parts: BootParts, host: HostSide, agent: AgentClient) {
     this.#parts = parts;
     this.#host = host;
+    this.#volumes = new SharedVolumes(parts.directory.shared);
     this.agent = agent;
     this.#disks = new RootDisks(host.vm, agent, parts.log);
     this.pid = host.vm.process.pid;
@@ -119,20 +122,17 @@ class BootedMachine implements Machine {
   }
 
   async share(id: string, spec: OciSpec, rootfs: string | readonly RootDisk[]): Promise<JsonObject> {
-    const { directory } = this.#parts;
-    if (typeof rootfs === 'string') {
-      const plan = planGuestSpec(spec, id);
-      await shareContainer(directory, id, rootfs, plan.mounts);
-      return plan.spec;
-    }
-    const plan = planGuestSpec(spec, id, await this.#disks.attach(id, rootfs));
-    await shareContainer(directory, id, undefined, plan.mounts);
-    return plan.spec;
+    const volumes = await this.#volumes.add(id, hostVolumes(spec));
+    if (typeof rootfs !== 'string')
+      return planGuestSpec(spec, id, volumes, await this.#disks.attach(id, rootfs));
+    await shareRootfs(this.#parts.directory, id, rootfs);
+    return planGuestSpec(spec, id, volumes);
   }
 
   async unshare(id: string): Promise<void> {
     await this.#disks.detach(id);
     await unshareContainer(this.#parts.directory, id);
+    await this.#volumes.remove(id);
   }
 
   async resize(limits: SandboxLimits): Promise<void> {

@@ -1,21 +1,7 @@
 import { BerthError } from '../../errors.ts';
 import { SHARE_PATH } from '../protocol/names.ts';
 import { type JsonObject, listOf, type OciMount, type OciSpec, objectOf } from './oci.ts';
-
-/** A place of the host that the guest is to see at `<share>/<id>/mounts/<index>`. */
-export interface HostMount {
-  index: number;
-  source: string;
-  readonly: boolean | 'recursive';
-  /** Mounts that the host makes below it later are to be seen. */
-  follows: boolean;
-}
-
-/** What becomes of a spec: one for the guest, and what must be shared before. */
-export interface GuestPlan {
-  spec: JsonObject;
-  mounts: HostMount[];
-}
+import type { GuestVolume, HostVolume } from './volumes.ts';
 
 /** Literal paths of PID namespaces, by which the agent is told which one is meant. */
 const POD_PID_NAMESPACE = 'sandbox';
@@ -32,35 +18,54 @@ const PROPAGATION = new Set([
   'runbindable',
 ]);
 const BIND = new Set(['bind', 'rbind']);
-/** A pod's shared memory is the guest's. */
+/** A pod's shared memory is the guest's: what berthd and containerd mount there, by an option that volumes have not. */
 const SHM = '/dev/shm';
+const SHM_OPTION = 'noexec';
 /** Namespaces that a pod's containers share are the guest's own. */
 const OF_GUEST = new Set(['network', 'uts', 'ipc', 'user']);
+
+/** What of the host a container mounts, in order. @throws BerthError `unimplemented` naming what cannot work */
+export function hostVolumes(host: OciSpec): HostVolume[] {
+  refuse(host);
+  return host.mounts.filter(isVolume).map((mount) => {
+    const { destination, source, options } = mount;
+    if (mount.isMapped)
+      throw cannot(`mounts: ${destination} with mapped owners`, 'virtiofs does not map them');
+    const propagation = options.find((option) => PROPAGATION.has(option)) ?? 'rprivate';
+    if (propagation.includes('shared')) {
+      throw cannot(
+        `mounts: ${destination} with bidirectional propagation`,
+        'mounts that a guest makes do not come to the node',
+      );
+    }
+    const readonly = options.includes('rro') ? 'recursive' : options.includes('ro');
+    return { source, readonly, follows: propagation.includes('slave') };
+  });
+}
 
 /**
  * Turns a container's spec for this host into one for the guest: paths are the guest's, and what only the host knows
  * (its cgroups, CPU numbers, namespaces, security modules) is left out.
  *
+ * @param volumes what became of {@link hostVolumes}, in their order
  * @param rootfs the root file system in the guest, where it is not in the share
- * @throws BerthError `unimplemented` naming the field, for what cannot work in a virtual machine
  */
-export function planGuestSpec(host: OciSpec, id: string, rootfs?: string): GuestPlan {
-  refuse(host);
-  const base = `${SHARE_PATH}/${id}`;
-  const mounts: HostMount[] = [];
-  const guestMounts = host.mounts.map((mount) => guestMount(mount, `${base}/mounts`, mounts));
+export function planGuestSpec(
+  host: OciSpec,
+  id: string,
+  volumes: readonly GuestVolume[],
+  rootfs = `${SHARE_PATH}/${id}/rootfs`,
+): JsonObject {
+  const places = volumes.values();
   // The name is the guest's, who is told it before.
   const { hooks, hostname, domainname, ...rest } = host.json;
   const { selinuxLabel, apparmorProfile, ...process } = host.process;
   return {
-    spec: {
-      ...rest,
-      process,
-      root: { ...objectOf(host.json.root ?? {}, 'root'), path: rootfs ?? `${base}/rootfs` },
-      mounts: guestMounts,
-      linux: guestLinux(host),
-    },
-    mounts,
+    ...rest,
+    process,
+    root: { ...objectOf(host.json.root ?? {}, 'root'), path: rootfs },
+    mounts: host.mounts.map((mount) => guestMount(mount, isVolume(mount) ? places.next().value : undefined)),
+    linux: guestLinux(host),
   };
 }
 
@@ -96,31 +101,26 @@ function cannot(what: string, why: string): BerthError {
   return new BerthError('unimplemented', `${what} is not possible with this runtime handler: ${why}`);
 }
 
-function guestMount(mount: OciMount, base: string, shared: HostMount[]): JsonObject {
+function isBind({ type, options }: OciMount): boolean {
+  return type === 'bind' || options.some((option) => BIND.has(option));
+}
+
+function isVolume(mount: OciMount): boolean {
+  return isBind(mount) && !(mount.destination === SHM && mount.options.includes(SHM_OPTION));
+}
+
+function guestMount(mount: OciMount, volume: GuestVolume | undefined): JsonObject {
   const { destination, type, source, options } = mount;
-  const isBind = type === 'bind' || options.some((option) => BIND.has(option));
-  if (!isBind) return { destination, type, source, options };
-  if (mount.isMapped) throw cannot(`mounts: ${destination} with mapped owners`, 'virtiofs does not map them');
-  const propagation = options.find((option) => PROPAGATION.has(option)) ?? 'rprivate';
-  if (propagation.includes('shared')) {
-    throw cannot(
-      `mounts: ${destination} with bidirectional propagation`,
-      'mounts that a guest makes do not come to the node',
-    );
-  }
-  const plain = options.filter((option) => !PROPAGATION.has(option) && !BIND.has(option));
-  if (destination === SHM) {
-    return { destination, type: 'bind', source: SHM, options: ['rbind', 'rprivate', ...plain] };
-  }
-  const index = shared.length;
-  const readonly = plain.includes('rro') ? 'recursive' : plain.includes('ro');
-  shared.push({ index, source, readonly, follows: propagation.includes('slave') });
-  // What may not be written below it, the host's mounts see to.
+  if (!isBind(mount)) return { destination, type, source, options };
+  const own = options.filter((option) => !PROPAGATION.has(option) && !BIND.has(option));
+  const bound = ['rbind', 'rprivate'];
+  if (volume === undefined) return { destination, type: 'bind', source: SHM, options: [...bound, ...own] };
+  const others = own.filter((option) => option !== 'ro' && option !== 'rro');
   return {
     destination,
     type: 'bind',
-    source: `${base}/${index}`,
-    options: ['rbind', 'rprivate', ...plain.map((option) => (option === 'rro' ? 'ro' : option))],
+    source: volume.path,
+    options: [...bound, ...others, ...(volume.readonly ? ['ro'] : [])],
   };
 }
 

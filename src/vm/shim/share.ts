@@ -1,10 +1,9 @@
-import { mkdir, readdir, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError, isErrno } from '../../errors.ts';
 import { bindTree } from '../../sys/idmap.ts';
 import { listMounts, MS_BIND, MS_SHARED, mount, unmount } from '../../sys/mount.ts';
 import type { VmDirectory } from './directory.ts';
-import type { HostMount } from './guest-spec.ts';
 
 /**
  * Makes the directory of what the guest sees, a mount of its own that passes later mounts on to virtiofsd's namespace.
@@ -18,41 +17,11 @@ export async function makeShare({ shared }: VmDirectory): Promise<void> {
   mount(null, shared, null, MS_SHARED);
 }
 
-/**
- * Puts a container's root file system and volumes into the share.
- *
- * @param rootfs undefined when it is on disks
- * @throws BerthError `unimplemented` for a device; SyscallError
- */
-export async function shareContainer(
-  directory: VmDirectory,
-  id: string,
-  rootfs: string | undefined,
-  mounts: readonly HostMount[],
-): Promise<void> {
-  const base = directory.sharedOf(id);
-  await mkdir(join(base, 'mounts'), { recursive: true });
-  if (rootfs !== undefined) {
-    await mkdir(join(base, 'rootfs'));
-    bindTree(rootfs, join(base, 'rootfs'), { follow: false });
-  }
-  for (const { index, source, readonly, follows } of mounts) {
-    const target = join(base, 'mounts', String(index));
-    await makeMountPoint(source, target);
-    bindTree(source, target, { readonly, follow: follows });
-  }
-}
-
-async function makeMountPoint(source: string, target: string): Promise<void> {
-  const found = await stat(source);
-  if (found.isBlockDevice() || found.isCharacterDevice()) {
-    throw new BerthError(
-      'unimplemented',
-      `mounts: ${source} is a device of the node, which is not in the virtual machine`,
-    );
-  }
-  if (found.isDirectory()) await mkdir(target);
-  else await writeFile(target, '');
+/** Puts a container's root file system into the share. @throws SyscallError */
+export async function shareRootfs(directory: VmDirectory, id: string, rootfs: string): Promise<void> {
+  const place = join(directory.sharedOf(id), 'rootfs');
+  await mkdir(place, { recursive: true });
+  bindTree(rootfs, place, { follow: false });
 }
 
 /** Takes a container out of the share. Repeatable; what is not there is done. @throws SyscallError */
@@ -69,7 +38,7 @@ export async function removeShare({ shared }: VmDirectory): Promise<void> {
  * Unmounts all below a directory, then removes the directories and empty files that were mount points. Never a
  * recursive removal: a mount that could not be taken away is somebody's data.
  */
-async function removeShared(dir: string): Promise<void> {
+export async function removeShared(dir: string): Promise<void> {
   for (const { mountpoint } of listMounts(dir).reverse()) unmount(mountpoint, { lazy: true });
   refuseMounts(dir);
   await removeEmpty(dir);

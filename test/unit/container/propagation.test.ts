@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest';
-import { mountOf } from '../../../src/container/propagation.ts';
-import { parseMountinfo } from '../../../src/sys/mount.ts';
+import { mountOf, parseMountinfo } from '../../../src/sys/mount.ts';
 
 const MOUNTS = parseMountinfo(`21 1 8:1 / / rw shared:1 - ext4 /dev/sda rw
 22 21 8:2 / /var/lib rw master:2 - ext4 /dev/sdb rw

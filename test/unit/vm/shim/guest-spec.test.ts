@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { guestResources, planGuestSpec, refuse } from '../../../../src/vm/shim/guest-spec.ts';
+import { guestResources, hostVolumes, planGuestSpec, refuse } from '../../../../src/vm/shim/guest-spec.ts';
 import { OciSpec } from '../../../../src/vm/shim/oci.ts';
 import { roleOf } from '../../../../src/vm/shim/role.ts';
 
@@ -24,8 +24,14 @@ function spec(more: object = {}, linux: object = {}): OciSpec {
 }
 
 const plan = (more: object = {}, linux: object = {}) => {
-  const { spec: guest, mounts } = planGuestSpec(spec(more, linux), 'id');
-  return { guest: guest as Record<string, Record<string, unknown>>, mounts };
+  const host = spec(more, linux);
+  const volumes = hostVolumes(host);
+  const places = volumes.map(({ source, readonly }) => ({
+    path: `/run/berth/shared${source}`,
+    readonly: readonly !== false && !source.includes('with mounts'),
+  }));
+  const guest = planGuestSpec(host, 'id', places) as Record<string, Record<string, unknown>>;
+  return { guest, volumes };
 };
 
 describe("a container's spec for the guest", () => {
@@ -48,24 +54,41 @@ describe("a container's spec for the guest", () => {
 
   it('takes volumes from the share, and the rest of its mounts as they are', () => {
     const proc = { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid'] };
-    const { guest, mounts } = plan({
+    const { guest, volumes } = plan({
       mounts: [
         proc,
-        { destination: '/dev/shm', type: 'bind', source: '/run/shm', options: ['rbind', 'rprivate', 'rw'] },
+        {
+          destination: '/dev/shm',
+          type: 'bind',
+          source: '/run/shm',
+          options: ['rbind', 'rprivate', 'noexec'],
+        },
         { destination: '/c', type: 'bind', source: '/vol/c', options: ['rbind', 'rprivate', 'ro'] },
         { destination: '/d', type: '', source: '/vol/d', options: ['rbind', 'rslave', 'rw', 'nosuid'] },
+        { destination: '/e', type: 'bind', source: '/with mounts', options: ['rbind', 'rprivate', 'ro'] },
+        { destination: '/f', type: 'bind', source: '/vol/f', options: ['rbind', 'rprivate', 'rro'] },
+        // What the pod itself mounts there.
+        { destination: '/dev/shm', type: 'bind', source: '/vol/shm', options: ['rbind', 'rprivate', 'rw'] },
       ],
     });
-    const at = (index: number) => `/run/berth/shared/id/mounts/${index}`;
+    const bound = ['rbind', 'rprivate'];
+    const at = (source: string) => ({ type: 'bind', source: `/run/berth/shared${source}` });
     expect(guest.mounts).toEqual([
       proc,
-      { destination: '/dev/shm', type: 'bind', source: '/dev/shm', options: ['rbind', 'rprivate', 'rw'] },
-      { destination: '/c', type: 'bind', source: at(0), options: ['rbind', 'rprivate', 'ro'] },
-      { destination: '/d', type: 'bind', source: at(1), options: ['rbind', 'rprivate', 'rw', 'nosuid'] },
+      { destination: '/dev/shm', type: 'bind', source: '/dev/shm', options: [...bound, 'noexec'] },
+      { destination: '/c', ...at('/vol/c'), options: [...bound, 'ro'] },
+      { destination: '/d', ...at('/vol/d'), options: [...bound, 'rw', 'nosuid'] },
+      // The host keeps the top of it from being written; what is mounted below it may be.
+      { destination: '/e', ...at('/with mounts'), options: bound },
+      { destination: '/f', ...at('/vol/f'), options: [...bound, 'ro'] },
+      { destination: '/dev/shm', ...at('/vol/shm'), options: [...bound, 'rw'] },
     ]);
-    expect(mounts).toEqual([
-      { index: 0, source: '/vol/c', readonly: true, follows: false },
-      { index: 1, source: '/vol/d', readonly: false, follows: true },
+    expect(volumes).toEqual([
+      { source: '/vol/c', readonly: true, follows: false },
+      { source: '/vol/d', readonly: false, follows: true },
+      { source: '/with mounts', readonly: true, follows: false },
+      { source: '/vol/f', readonly: 'recursive', follows: false },
+      { source: '/vol/shm', readonly: false, follows: false },
     ]);
   });
 
