@@ -104,7 +104,11 @@ class BootedMachine implements Machine {
   constructor(parts: BootParts, host: HostSide, agent: AgentClient) {
     this.#parts = parts;
     this.#host = host;
-    this.#volumes = new SharedVolumes(parts.directory.shared);
+    this.#volumes = new SharedVolumes(parts.directory.shared, {
+      bind: (source, target) =>
+        agent.call('mounts', { add: [{ source, type: 'bind', target, options: ['rbind'] }] }),
+      unmount: (target) => agent.call('unmount', { target }),
+    });
     this.agent = agent;
     this.#disks = new RootDisks(host.vm, agent, parts.log);
     this.pid = host.vm.process.pid;

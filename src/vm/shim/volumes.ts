@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { realpath, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BerthError } from '../../errors.ts';
-import { bindTree } from '../../sys/idmap.ts';
+import { bindTree, type TreeOptions } from '../../sys/idmap.ts';
 import { listMounts, mountOf } from '../../sys/mount.ts';
 import { SHARE_PATH } from '../protocol/messages.ts';
 import { removeShared } from './share.ts';
@@ -22,30 +22,50 @@ export interface GuestVolume {
   readonly: boolean;
 }
 
+/** Bind mounts in the guest. */
+export interface GuestMounts {
+  bind(source: string, target: string): Promise<unknown>;
+  unmount(target: string): Promise<unknown>;
+}
+
 interface SharedVolume {
+  /** On the host. */
   place: string;
+  /** The same in the guest. */
+  shared: string;
+  /** Where the guest has it. */
   path: string;
   /** Ids of containers. */
   users: Set<string>;
+  /** It is in the guest. */
+  ready: Promise<unknown>;
 }
 
 const NAME = 'volumes';
+/** Directories are mounted here in the guest. */
+const GUEST_DIR = '/run/berth/volumes';
 /** The kubelet's directories of `emptyDir` volumes: the pod's own, for which the guest's word is enough. */
 const EMPTY_DIR = '/kubernetes.io~empty-dir/';
 
 /**
  * The volumes of a machine's containers. What several of them mount is shared once: virtiofsd tells files apart by
  * their mounts too, so that a socket, a FIFO or a lock in a volume would otherwise be another one to each container.
+ *
+ * Of each directory that is a mount on the host the guest's kernel makes a file system of its own, in the mount
+ * namespace of whoever comes first (fuse_dentry_automount in fs/fuse/dir.c). So it is bound in the agent's, which
+ * those of containers are copies of.
  */
 export class SharedVolumes {
   readonly #dir: string;
+  readonly #guest: GuestMounts;
   /** By all that makes two mounts see the same. */
   readonly #volumes = new Map<string, SharedVolume>();
   #next = 0;
 
   /** @param shared the directory that the guest sees */
-  constructor(shared: string) {
+  constructor(shared: string, guest: GuestMounts) {
     this.#dir = join(shared, NAME);
+    this.#guest = guest;
   }
 
   /** @throws BerthError `unimplemented` for a device; SyscallError. What was added is left to {@link remove}. */
@@ -57,9 +77,13 @@ export class SharedVolumes {
 
   /** Takes away what only this container had. Repeatable. @throws SyscallError */
   async remove(container: string): Promise<void> {
-    for (const [key, { place, users }] of this.#volumes) {
+    for (const [key, { place, shared, path, users }] of this.#volumes) {
       if (!users.delete(container) || users.size > 0) continue;
       this.#volumes.delete(key);
+      if (path !== shared) {
+        // A guest that has gone has let go of everything.
+        for (const target of [path, shared]) await this.#guest.unmount(target).catch(() => {});
+      }
       await removeShared(place);
     }
   }
@@ -82,19 +106,25 @@ export class SharedVolumes {
     const key = `${sameView} ${access}`;
     let volume = this.#volumes.get(key);
     if (volume === undefined) {
-      volume = this.#make(found.isDirectory());
+      volume = this.#share(source, found.isDirectory(), { readonly: access, follow: follows });
       this.#volumes.set(key, volume);
-      bindTree(source, volume.place, { readonly: access, follow: follows });
     }
     volume.users.add(container);
+    await volume.ready;
     return { path: volume.path, readonly: readonly !== false && !onlyTop };
   }
 
-  #make(isDirectory: boolean): SharedVolume {
+  #share(source: string, isDirectory: boolean, options: TreeOptions): SharedVolume {
     const name = String(this.#next++);
     const place = join(this.#dir, name);
     mkdirSync(isDirectory ? place : this.#dir, { recursive: true });
     if (!isDirectory) writeFileSync(place, '');
-    return { place, path: `${SHARE_PATH}/${NAME}/${name}`, users: new Set() };
+    bindTree(source, place, options);
+    const shared = `${SHARE_PATH}/${NAME}/${name}`;
+    const path = isDirectory ? `${GUEST_DIR}/${name}` : shared;
+    const ready = isDirectory ? this.#guest.bind(shared, path) : Promise.resolve();
+    // Whoever waits for it is told.
+    ready.catch(() => {});
+    return { place, shared, path, users: new Set(), ready };
   }
 }
