@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { BerthError } from '../../errors.ts';
 import { bindTree, type TreeOptions } from '../../sys/idmap.ts';
 import { listMounts, mountOf } from '../../sys/mount.ts';
-import { SHARE_PATH } from '../protocol/messages.ts';
+import { SHARE_PATH } from '../protocol/names.ts';
 import { removeShared } from './share.ts';
 
 /** A file or directory of the host that a container is to see. */

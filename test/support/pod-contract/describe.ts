@@ -16,7 +16,8 @@ import { describeVolumes } from './volumes.ts';
  * may be a machine.
  */
 export function describePods(handler: PodHandler): void {
-  describe(`pods of the handler ${handler.name}`, () => {
+  // A machine is emulated, and others may use the processors.
+  describe(`pods of the handler ${handler.name}`, { timeout: 240_000 }, () => {
     const suite = new Suite(handler);
     beforeAll(() => suite.start(), 300_000);
     afterAll(async () => expect(await suite.berthd?.close()).toEqual([]));

@@ -18,7 +18,6 @@ export function describeProcess(suite: Suite): void {
     it('is command, arguments, environment, directory and user of request and image', async () => {
       const { pods, pod } = suite;
       const cases: [ContainerConfig, string][] = [
-        [{ args: ['x', 'y z'] }, 'entry x y z\n'],
         [
           sh('echo $FROM $BOTH; pwd; id -un; echo $HOME; cat; test -t 0 || echo none'),
           'image image\n/tmp\napp\n/tmp\nnone\n',
@@ -54,7 +53,6 @@ export function describeProcess(suite: Suite): void {
           1001,
           [7, 1001],
         ],
-        [{ run_as_user: { value: 4242 } }, 4242, 0, [0]],
       ];
       for (const [context, uid, gid, groups] of cases) {
         const said = await pods.runToEnd(
@@ -73,15 +71,12 @@ export function describeProcess(suite: Suite): void {
 
     it('has the usual capabilities, less what is dropped, with what is added', async () => {
       const { pods, one } = suite;
-      const effective = async (context: LinuxContainerSecurityContext) =>
-        BigInt(`0x${await suite.prints(STATUS('CapEff'), secure(context))}`);
       const [CHOWN, NET_BIND, NET_ADMIN] = [1n << 0n, 1n << 10n, 1n << 12n];
       const usual = BigInt(`0x${await pods.ask(one, STATUS('CapEff'))}`);
       expect([usual & CHOWN, usual & NET_BIND, usual & NET_ADMIN]).toEqual([CHOWN, NET_BIND, 0n]);
-      const changed = { drop_capabilities: ['CHOWN'], add_capabilities: ['NET_ADMIN'] };
-      expect(await effective({ capabilities: changed })).toBe((usual | NET_ADMIN) & ~CHOWN);
-      const ambient = { drop_capabilities: ['ALL'], add_ambient_capabilities: ['NET_BIND_SERVICE'] };
-      expect(await effective({ run_as_user: { value: 1000 }, capabilities: ambient })).toBe(NET_BIND);
+      const capabilities = { drop_capabilities: ['CHOWN'], add_capabilities: ['NET_ADMIN'] };
+      const said = await suite.prints(STATUS('CapEff'), secure({ capabilities }));
+      expect(BigInt(`0x${said}`)).toBe((usual | NET_ADMIN) & ~CHOWN);
     });
 
     it('is held to a read-only root, masked and read-only paths, no new privileges and seccomp', async () => {

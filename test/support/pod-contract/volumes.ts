@@ -45,11 +45,12 @@ export function describeVolumes(suite: Suite): void {
       await stat(dir('absent/made/x'));
       // Changes by the node and by another container are seen, in a file that is there, too.
       await writeFile(dir('shared/file'), 'changed on the node');
-      const writing = pods.ask(two, 'cat /ro/file; echo through >/deep/below/shared/fifo');
-      expect(await pods.ask(one, 'cat /deep/below/shared/fifo; cat /ro/file')).toBe(
-        'through\nchanged on the node',
-      );
-      expect(await writing).toBe('changed on the node');
+      expect(
+        await Promise.all([
+          pods.ask(one, 'cat /deep/below/shared/fifo; cat /ro/file'),
+          pods.ask(two, 'cat /ro/file; echo through >/deep/below/shared/fifo'),
+        ]),
+      ).toEqual(['through\nchanged on the node', 'changed on the node']);
       const echoed = (await pods.status(one)).mounts;
       expect(echoed.map(({ container_path, readonly }) => [container_path, readonly])).toEqual(
         mounts.map(({ container_path, readonly = false }) => [container_path, readonly]),
