@@ -34,6 +34,8 @@ function decodeOctal(field: string): string {
 export function parseHierarchies(mountinfo: string, root: string): Hierarchy[] {
   const byDevice = new Map<string, Hierarchy>();
   for (const line of mountinfo.split('\n')) {
+    // Of hundreds of lines, where pods run.
+    if (!line.includes(' - cgroup')) continue;
     // The optional fields before " - " vary in number, so the line is cut there first.
     const [before, after] = line.split(' - ', 2);
     const left = before?.split(' ') ?? [];

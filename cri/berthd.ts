@@ -1,3 +1,4 @@
+import './interpret-schemas.ts';
 import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { loadConfig } from '../src/config/load.ts';
@@ -29,7 +30,7 @@ program
     process.stdout.write(defaultConfigText());
   });
 
-await program.parseAsync();
+program.parseAsync().catch((e: unknown) => fail(messageOf(e), FAILED));
 
 async function run(configFile: string | undefined): Promise<void> {
   const config = await loadConfig(configFile).catch((e: unknown) => fail(messageOf(e), WRONG_USAGE));

@@ -33,7 +33,7 @@ export class CadvisorServer {
   static async listen(s: Described & Pick<Services, 'log'>): Promise<CadvisorServer | undefined> {
     const { enabled, socket: path } = s.config.cadvisor;
     if (!enabled) return undefined;
-    const server = http.createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS });
+    const server = http().createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS });
     server.on('request', (request, response) => answer(s, request, response));
     try {
       await mkdir(dirname(path), { recursive: true, mode: 0o755 });

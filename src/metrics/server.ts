@@ -40,7 +40,7 @@ export class MetricsServer {
     read: () => Promise<Buffer>,
     log: Logger,
   ): Promise<MetricsServer> {
-    const server = http.createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS });
+    const server = http().createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS });
     try {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject);

@@ -61,7 +61,9 @@ export class StreamingServer {
     try {
       const { cert, key, clientCa } = options.tls;
       const secure = cert !== '';
-      const server = secure ? https().createServer(await readTls(cert, key, clientCa)) : http.createServer();
+      const server = secure
+        ? https().createServer(await readTls(cert, key, clientCa))
+        : http().createServer();
       // Everything here is an upgrade; what is not gets to know nothing.
       server.on('request', (_request, response) => response.writeHead(404).end('not found\n'));
       await new Promise<void>((resolve, reject) => {

@@ -8,7 +8,9 @@ const require = createRequire(import.meta.url);
  * uses neither (Node 24). `require` leaves it where it is. The same holds for TLS and its list of authorities, which
  * a start need not wait for: a registry is asked later, if at all.
  */
-export const http = require('node:http') as typeof import('node:http');
+export function http(): typeof import('node:http') {
+  return require('node:http') as typeof import('node:http');
+}
 
 /** Node's https. */
 export function https(): typeof import('node:https') {

@@ -52,11 +52,11 @@ function missingPrograms(): string[] {
     ]),
     ['busybox, of which the image is made,', '/bin/busybox', apt('busybox')],
     ['ip, which removes the bridge,', '/sbin/ip', apt('iproute2')],
-    ['berthd, built,', path.join(checkout, 'dist/berthd.js'), `run "npm run build" in ${checkout}`],
+    ['berthd, built,', path.join(checkout, 'dist/berthd.cjs'), `run "npm run build" in ${checkout}`],
     ['berth, built,', path.join(checkout, 'dist/berth.js'), `run "npm run build" in ${checkout}`],
   ];
   const lines = wanted
-    .filter(([, file]) => !allows(file, file.endsWith('.js') ? constants.R_OK : constants.X_OK))
+    .filter(([, file]) => !allows(file, /\.c?js$/.test(file) ? constants.R_OK : constants.X_OK))
     .map(([what, file, todo]) => `${what} is not at ${file}: ${todo}`);
   if (!allows(seccomp, constants.R_OK)) {
     lines.push(`the seccomp profile is not at ${seccomp}: ${apt('golang-github-containers-common')}`);

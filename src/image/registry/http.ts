@@ -47,8 +47,8 @@ export class Connections {
   readonly clocks: Clocks;
   readonly #trust: Trust;
   readonly #agents = new Map<TlsOptions, HttpsAgent>();
-  readonly #plain = new http.Agent({ keepAlive: true, proxyEnv: process.env });
-  readonly #loopback = new http.Agent({ keepAlive: true });
+  readonly #plain = new (http().Agent)({ keepAlive: true, proxyEnv: process.env });
+  readonly #loopback = new (http().Agent)({ keepAlive: true });
 
   constructor(trust: Trust, clocks: Clocks) {
     this.#trust = trust;
@@ -73,7 +73,7 @@ export class Connections {
       signal,
       agent,
     };
-    const out = url.protocol === 'https:' ? https().request(url, options) : http.request(url, options);
+    const out = url.protocol === 'https:' ? https().request(url, options) : http().request(url, options);
     const fail = (problem: string): void => {
       out.destroy(new BerthError('unavailable', problem));
     };

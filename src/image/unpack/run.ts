@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import { extname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { finished } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +9,9 @@ import { notice } from './follow.ts';
 import type { UnpackLimits, UnpackMessage, UnpackResult } from './protocol.ts';
 
 /** Run from source by Node's type stripping, from the build as JavaScript. */
-const HELPER = fileURLToPath(new URL(`./helper${extname(fileURLToPath(import.meta.url))}`, import.meta.url));
+const HELPER = fileURLToPath(
+  new URL(`./helper.${import.meta.filename.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url),
+);
 
 /** Milliseconds without progress after which an unpacking is given up: a dead disk, not a slow one. */
 const STALL_MS = 120_000;

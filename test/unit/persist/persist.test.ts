@@ -46,6 +46,7 @@ describe('records as JSON', () => {
     ['a label that spells our escape', { labels: { $object: 'x' }, deep: { $object: [['a', 'b']] } }],
     ['an escape in an escape', { $a: { $object: [{ $bigint: '1' }] }, $bigint: 7n }],
     ['a label called __proto__', JSON.parse('{"labels":{"__proto__":"x","$y":"z"}}')],
+    ['what is escaped below __proto__', JSON.parse('{"result":{"__proto__":{"$y":"z"}}}')],
     ['text that no one chose well', { a: '\u0000\ud800"\\', '': ' ' }],
   ])('keep %s', (_name, value) => {
     expect(decodeRecord(encodeRecord(value), 'x')).toStrictEqual(value);

@@ -26,7 +26,7 @@ export async function callApi(socketPath: string, call: Call, signal: AbortSigna
   const what = `Firecracker: ${call.method} ${call.path}`;
   const body = JSON.stringify(call.body);
   const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
-  const request = http.request({
+  const request = http().request({
     socketPath,
     method: call.method,
     path: call.path,
