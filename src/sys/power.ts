@@ -1,6 +1,7 @@
 import { check, declare, declareBlocking } from './libc.ts';
 
 const RB_POWER_OFF = 0x4321fedc;
+const RB_AUTOBOOT = 0x01234567;
 const CLOCK_REALTIME = 0;
 
 const cReboot = declare<[number]>('reboot', ['uint']);
@@ -11,6 +12,11 @@ const cClockSettime = declare<[number, Buffer]>('clock_settime', ['int', 'const 
 /** Switches the machine off at once (reboot(2)): nothing is written or ended before. @throws SyscallError EPERM */
 export function powerOff(): void {
   check('reboot', cReboot(RB_POWER_OFF));
+}
+
+/** Resets the machine at once, as {@link powerOff} switches it off. @throws SyscallError EPERM */
+export function reset(): void {
+  check('reboot', cReboot(RB_AUTOBOOT));
 }
 
 /** Writes what all file systems have in memory (sync(2)), on a thread. */

@@ -155,7 +155,7 @@ describe('volumes of several containers', () => {
     const [source, empty] = [path.join(dir, 'source'), path.join(dir, 'kubernetes.io~empty-dir/e')];
     for (const at of [path.join(source, 'inner'), empty]) await mkdir(at, { recursive: true });
     const add = async (id: string, readonly: boolean, of = source, follows = false) =>
-      (await volumes.add(id, [{ source: of, readonly, follows }]))[0];
+      (await volumes.add(id, [{ source: of, destination: '/v', readonly, follows }]))[0];
     const places = () => listMounts(path.join(shared, 'volumes')).length;
     const first = await add('a', true);
     expect(first).toMatchObject({ readonly: true });

@@ -11,6 +11,7 @@ import type { Mux } from '../protocol/mux.ts';
 import { PROTOCOL_VERSION } from '../protocol/names.ts';
 import { Container } from './container.ts';
 import { dial } from './dial.ts';
+import { getFile, putFiles } from './files.ts';
 import { addMount } from './mounts.ts';
 import { configureInterfaces, configureNames } from './network.ts';
 import { bringOnline } from './online.ts';
@@ -93,6 +94,11 @@ export class Agent {
       unmount(target);
       return {};
     },
+    putFiles: async (params) => {
+      await putFiles(params);
+      return {};
+    },
+    getFile,
     online: bringOnline,
     shutdown: async () => {
       await this.stop();

@@ -2,7 +2,6 @@ import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../errors.ts';
 import { loadModule } from '../../sys/kernel-module.ts';
-import { powerOff } from '../../sys/power.ts';
 import type { Mux } from '../protocol/mux.ts';
 import { AGENT_PORT_NAME } from '../protocol/names.ts';
 import { Agent } from './agent.ts';
@@ -10,7 +9,7 @@ import { PortStream } from './port.ts';
 import { Reaper } from './reaper.ts';
 import { GuestRuntime } from './runtime.ts';
 import { serve } from './serve.ts';
-import { prepareSystem } from './system.ts';
+import { endMachine, prepareSystem } from './system.ts';
 
 /** Kernel modules, one file a line; what is needed to get here the init script has loaded. */
 const MODULES = '/usr/lib/berth/modules';
@@ -34,14 +33,14 @@ async function main(): Promise<void> {
   const agent = new Agent({ runtime, reaper, drivers, tell: (event) => mux?.tell(event) });
   const port = await PortStream.open(await findPort());
   const serving = serve(port, agent.handlers, (method) => {
-    if (method === 'shutdown') port.end(() => powerOff());
+    if (method === 'shutdown') port.end(() => void endMachine());
   });
   mux = serving.mux;
   mux.tell({ event: 'ready' });
   await serving.ended;
   // The host has lost this machine, and nobody can find it again: what its containers have written is all that counts.
   await agent.stop();
-  powerOff();
+  await endMachine();
 }
 
 /** By the list that the image's build has made. What is loaded already (by a device) is no error. */

@@ -5,6 +5,9 @@ import { mountWithOptions } from '../../sys/mount-options.ts';
 import type { GuestMount } from '../protocol/messages.ts';
 
 const SERIAL = 'serial:';
+const DEVICES = '/dev/vd';
+/** What a place has when it has no disk, in sectors of 512 bytes. */
+const EMPTY_SECTORS = 8;
 /** Until a disk that was added is there, and how often that is asked, milliseconds. */
 const DISK_MS = 10_000;
 const DISK_POLL_MS = 20;
@@ -29,22 +32,34 @@ async function makeLayer(options: readonly string[]): Promise<void> {
 }
 
 /**
- * Waits for a disk that has just been added: the kernel takes a moment to find it.
+ * Waits for a disk that has just been added: the kernel takes a moment to find it, or to see that there is another
+ * behind a device that was a place for one.
  *
- * @throws BerthError `notFound` when no disk has the serial number
+ * @throws BerthError `notFound` when no disk has the serial number, or the place stays empty
  */
 export async function deviceOf(source: string): Promise<string> {
-  if (!source.startsWith(SERIAL)) return source;
-  const wanted = source.slice(SERIAL.length);
+  if (!source.startsWith(SERIAL) && !source.startsWith(DEVICES)) return source;
   const giveUp = performance.now() + DISK_MS;
   for (;;) {
-    for (const name of await readdir('/sys/block')) {
-      const serial = await readFile(`/sys/block/${name}/serial`, 'utf8').catch(() => '');
-      if (serial.trim() === wanted) return `/dev/${name}`;
-    }
-    if (performance.now() > giveUp) {
-      throw new BerthError('notFound', `no disk has the serial number "${wanted}"`);
-    }
+    const device = source.startsWith(SERIAL)
+      ? await withSerial(source.slice(SERIAL.length))
+      : await notEmpty(source);
+    if (device !== undefined) return device;
+    if (performance.now() > giveUp) throw new BerthError('notFound', `there is no disk ${source}`);
     await delay(DISK_POLL_MS);
   }
+}
+
+async function withSerial(wanted: string): Promise<string | undefined> {
+  for (const name of await readdir('/sys/block')) {
+    const serial = await readFile(`/sys/block/${name}/serial`, 'utf8').catch(() => '');
+    if (serial.trim() === wanted) return `/dev/${name}`;
+  }
+  return undefined;
+}
+
+async function notEmpty(device: string): Promise<string | undefined> {
+  const name = device.slice('/dev/'.length);
+  const sectors = await readFile(`/sys/block/${name}/size`, 'utf8').catch(() => '0');
+  return Number(sectors) > EMPTY_SECTORS ? device : undefined;
 }

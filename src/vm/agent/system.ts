@@ -1,5 +1,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, MS_SHARED, mount } from '../../sys/mount.ts';
+import { powerOff, reset } from '../../sys/power.ts';
 
 /** Where the agent's containers have their control groups. */
 export const CGROUP_ROOT = '/sys/fs/cgroup';
@@ -19,6 +20,18 @@ const MOUNTS: readonly { source: string; target: string; flags: number; data?: s
   { source: 'tmpfs', target: '/dev/shm', flags: SAFE, data: 'mode=1777,size=65536k' },
   { source: 'mqueue', target: '/dev/mqueue', flags: SAFE },
 ];
+
+/**
+ * Ends the machine at once. One whose kernel is told to reset through the keyboard controller (`reboot=k`) is
+ * Firecracker's, which has no power to be switched off and ends with the reset.
+ *
+ * @throws SyscallError
+ */
+export async function endMachine(): Promise<void> {
+  const words = (await readFile('/proc/cmdline', 'utf8')).trim().split(' ');
+  if (words.includes('reboot=k')) reset();
+  else powerOff();
+}
 
 /** Makes the machine one in which an OCI runtime can work. */
 export async function prepareSystem(): Promise<void> {

@@ -27,5 +27,7 @@ export function runMux(transport: Duplex, handlers: MuxHandlers, ended: (reason:
       end(messageOf(e));
     }
   });
+  // A connection whose head somebody else has read was paused then, and a listener alone does not resume it.
+  transport.resume();
   return mux;
 }

@@ -48,7 +48,8 @@ export const LATE_MODULES = [
 
 /** Loaded by {@link INIT_SCRIPT}: always, for a root device on persistent memory, for one on virtio-blk. */
 export const EARLY_MODULES = {
-  common: ['virtio_pci', 'virtio_console', 'erofs'],
+  // Firecracker's devices are on no PCI bus.
+  common: ['virtio_pci', 'virtio_mmio', 'virtio_console', 'erofs'],
   pmem: ['virtio_pmem', 'nd_pmem'],
   block: ['virtio_blk'],
 } as const;

@@ -95,6 +95,20 @@ const interfaceStats = z.object({
   txDropped: counter,
 });
 
+/** A file of the guest's to be made. */
+const guestFile = z.object({
+  /** Below the target; empty: the target itself. */
+  path: z.string().check(z.regex(/^(?!\/)(?!(.*\/)?\.\.(\/|$))[^\0]*$/), z.maxLength(4096)),
+  kind: z.enum(['file', 'directory', 'link']),
+  /** Of a file: base64. Of a link: where it points. */
+  data: z.optional(z.string()),
+  /** The data goes on where the last ended. */
+  append: z.optional(z.boolean()),
+  mode: z.int().check(z.minimum(0), z.maximum(0o7777)),
+  uid: z.int().check(z.nonnegative()),
+  gid: z.int().check(z.nonnegative()),
+});
+
 /** The methods that the host calls, each with the shape of what it takes and answers. */
 const METHODS = {
   /** The first call. */
@@ -189,6 +203,16 @@ const METHODS = {
   },
   mounts: { params: z.object({ add: z.array(mountRequest) }), result: nothing },
   unmount: { params: z.object({ target: path }), result: nothing },
+  /** Makes files, in order. `keep`: what is not named there is removed from the target, a directory. */
+  putFiles: {
+    params: z.object({ target: path, entries: z.array(guestFile), keep: z.optional(z.array(z.string())) }),
+    result: nothing,
+  },
+  /** The beginning of a file, in base64; empty when there is none. */
+  getFile: {
+    params: z.object({ path, maxBytes: z.int().check(z.minimum(1), z.maximum(1 << 19)) }),
+    result: z.object({ data: z.string() }),
+  },
   /** Brings CPUs and memory online that the hypervisor has added. */
   online: { params: nothing, result: z.object({ cpus: z.int(), memoryBytes: counter }) },
   /** Ends all containers, syncs and powers off; the answer comes before. */
@@ -264,5 +288,6 @@ export const responseShape = z.union([
 
 export type GuestContainerStats = z.infer<typeof containerStats>;
 export type GuestInterface = z.infer<typeof networkInterface>;
+export type GuestFile = z.infer<typeof guestFile>;
 export type GuestMount = z.infer<typeof mountRequest>;
 export type StreamIds = z.infer<typeof streams>;

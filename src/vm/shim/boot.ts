@@ -3,6 +3,7 @@ import { BerthError, during } from '../../errors.ts';
 import { AgentClient } from '../agent-client/client.ts';
 import { SHARE_PATH, SHARE_TAG } from '../protocol/names.ts';
 import type { Vm } from '../types.ts';
+import { Copies } from './copies.ts';
 import { hostVolumes, planGuestSpec, refuse } from './guest-spec.ts';
 import { type BootParts, HostSide } from './host-side.ts';
 import type { Boot, Machine } from './machine.ts';
@@ -75,7 +76,7 @@ async function reach(vm: Vm, signal: AbortSignal): Promise<AgentClient> {
 
 async function configure(
   agent: AgentClient,
-  { interfaces }: HostSide,
+  { interfaces, sharesFiles }: HostSide,
   spec: OciSpec,
   signal: AbortSignal,
 ): Promise<void> {
@@ -86,7 +87,7 @@ async function configure(
     interfaces: [...interfaces],
     sysctls: spec.sysctls,
     time: Date.now(),
-    shares: [{ tag: SHARE_TAG, path: SHARE_PATH }],
+    shares: sharesFiles ? [{ tag: SHARE_TAG, path: SHARE_PATH }] : [],
   };
   await agent.call('configure', request, signal);
 }
@@ -99,6 +100,7 @@ class BootedMachine implements Machine {
   readonly #host: HostSide;
   readonly #disks: RootDisks;
   readonly #volumes: SharedVolumes;
+  readonly #copies: Copies;
   #stopping: Promise<void> | undefined;
 
   constructor(parts: BootParts, host: HostSide, agent: AgentClient) {
@@ -111,6 +113,7 @@ class BootedMachine implements Machine {
     });
     this.agent = agent;
     this.#disks = new RootDisks(host.vm, agent, parts.log);
+    this.#copies = new Copies(agent, parts.log);
     this.pid = host.vm.process.pid;
     this.ended = host.ended;
     // A machine whose agent has gone can do nothing more but pretend.
@@ -126,14 +129,26 @@ class BootedMachine implements Machine {
   }
 
   async share(id: string, spec: OciSpec, rootfs: string | readonly RootDisk[]): Promise<JsonObject> {
-    const volumes = await this.#volumes.add(id, hostVolumes(spec));
+    const { sharesFiles } = this.#host;
+    if (typeof rootfs === 'string' && !sharesFiles) {
+      throw new BerthError(
+        'unimplemented',
+        'rootfs: the hypervisor shares no directories: it must be on disks',
+      );
+    }
+    const volumes = await (sharesFiles ? this.#volumes : this.#copies).add(id, hostVolumes(spec));
     if (typeof rootfs !== 'string')
       return planGuestSpec(spec, id, volumes, await this.#disks.attach(id, rootfs));
     await shareRootfs(this.#parts.directory, id, rootfs);
     return planGuestSpec(spec, id, volumes);
   }
 
+  bringBack(id: string): Promise<void> {
+    return this.#copies.bringBack(id);
+  }
+
   async unshare(id: string): Promise<void> {
+    this.#copies.remove(id);
     await this.#disks.detach(id);
     await unshareContainer(this.#parts.directory, id);
     await this.#volumes.remove(id);
@@ -156,6 +171,7 @@ class BootedMachine implements Machine {
     const { promise: late, resolve } = Promise.withResolvers<void>();
     patience.addEventListener('abort', () => resolve(), { once: true });
     if (!patience.aborted) await Promise.race([this.ended, late]);
+    this.#copies.close();
     this.agent.close();
     await this.#host.close();
   }

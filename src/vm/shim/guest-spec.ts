@@ -39,7 +39,7 @@ export function hostVolumes(host: OciSpec): HostVolume[] {
       );
     }
     const readonly = options.includes('rro') ? 'recursive' : options.includes('ro');
-    return { source, readonly, follows: propagation.includes('slave') };
+    return { source, destination, readonly, follows: propagation.includes('slave') };
   });
 }
 
@@ -47,13 +47,13 @@ export function hostVolumes(host: OciSpec): HostVolume[] {
  * Turns a container's spec for this host into one for the guest: paths are the guest's, and what only the host knows
  * (its cgroups, CPU numbers, namespaces, security modules) is left out.
  *
- * @param volumes what became of {@link hostVolumes}, in their order
+ * @param volumes what became of {@link hostVolumes}, in their order; `image`: what the image has there is the same
  * @param rootfs the root file system in the guest, where it is not in the share
  */
 export function planGuestSpec(
   host: OciSpec,
   id: string,
-  volumes: readonly GuestVolume[],
+  volumes: readonly (GuestVolume | 'image')[],
   rootfs = `${SHARE_PATH}/${id}/rootfs`,
 ): JsonObject {
   const places = volumes.values();
@@ -64,7 +64,10 @@ export function planGuestSpec(
     ...rest,
     process,
     root: { ...objectOf(host.json.root ?? {}, 'root'), path: rootfs },
-    mounts: host.mounts.map((mount) => guestMount(mount, isVolume(mount) ? places.next().value : undefined)),
+    mounts: host.mounts.flatMap((mount) => {
+      const volume = isVolume(mount) ? places.next().value : undefined;
+      return volume === 'image' ? [] : [guestMount(mount, volume)];
+    }),
     linux: guestLinux(host),
   };
 }

@@ -30,6 +30,8 @@ export interface BootParts {
 /** What a machine is made of on the host. */
 export class HostSide {
   readonly vm: Vm;
+  /** The guest sees the machine's directory of shared files. */
+  readonly sharesFiles: boolean;
   /** For the guest to set up. */
   readonly interfaces: readonly GuestInterface[];
   /** When the hypervisor or what serves its files has ended: with one line for people. Never rejects. */
@@ -41,7 +43,9 @@ export class HostSide {
   private constructor(made: Made, undo: readonly Undo[], log: Log) {
     this.vm = made.vm;
     this.interfaces = made.interfaces;
-    this.ended = Promise.race([made.vm.ended, made.files.ended]).then(({ reason }) => reason);
+    const parts = [made.vm.ended, ...(made.files === undefined ? [] : [made.files.ended])];
+    this.sharesFiles = made.files !== undefined;
+    this.ended = Promise.race(parts).then(({ reason }) => reason);
     this.#undo = undo;
     this.#log = log;
     // Without its files a guest can do nothing but pretend, and none of its helpers is of use without it.
@@ -74,7 +78,7 @@ export class HostSide {
 
 interface Made {
   vm: Vm;
-  files: Virtiofsd;
+  files: Virtiofsd | undefined;
   interfaces: readonly GuestInterface[];
 }
 
@@ -93,20 +97,8 @@ async function make(
   const image = await findGuestImage(settings.guest_dir);
   const probes = new Probes(directory.probes);
   const hypervisor = await makeHypervisor(settings, probes, signal);
-  await makeShare(directory);
-  undo.push({ what: 'share', undo: () => removeShare(directory) });
-  const socket = join(directory.vm, 'fs.sock');
-  const program = settings.virtiofsd;
-  const files = await Virtiofsd.start({
-    program,
-    kind: await probes.ask('virtiofsd', [program], () => virtiofsdKind(program, signal), KINDS),
-    cache: 'auto',
-    dir: directory.shared,
-    socket,
-    logFile: join(directory.vm, 'fs.log'),
-    cgroups: [],
-  });
-  undo.push({ what: 'file server', undo: () => files.stop(AbortSignal.timeout(STOP_MS)) });
+  const { sharedFs } = hypervisor.capabilities;
+  const files = sharedFs ? await shareFiles(directory, settings, probes, signal, undo) : undefined;
   const netns = spec.namespace('network')?.path;
   const network =
     netns === undefined
@@ -116,13 +108,40 @@ async function make(
   const vm = await hypervisor.start(
     {
       ...{ id, dir: directory.vm, netns, cgroups: [], ...size },
-      ...{ boot: image, kernelArgs: [], channel: 'virtio-serial' },
-      ...{ nics: network.nics, disks: [], shares: [{ tag: SHARE_TAG, socket }] },
+      ...{ boot: image, kernelArgs: [], channel: hypervisor.name === 'qemu' ? 'virtio-serial' : 'vsock' },
+      ...{ nics: network.nics, disks: [] },
+      shares: files === undefined ? [] : [{ tag: SHARE_TAG, socket: shareSocket(directory) }],
     },
     signal,
   );
   undo.push({ what: 'hypervisor', undo: () => vm.stop(AbortSignal.timeout(STOP_MS)) });
   return { vm, files, interfaces: network.interfaces };
+}
+
+function shareSocket({ vm }: VmDirectory): string {
+  return join(vm, 'fs.sock');
+}
+
+async function shareFiles(
+  directory: VmDirectory,
+  { virtiofsd: program }: VmSettings,
+  probes: Probes,
+  signal: AbortSignal,
+  undo: Undo[],
+): Promise<Virtiofsd> {
+  await makeShare(directory);
+  undo.push({ what: 'share', undo: () => removeShare(directory) });
+  const files = await Virtiofsd.start({
+    program,
+    kind: await probes.ask('virtiofsd', [program], () => virtiofsdKind(program, signal), KINDS),
+    cache: 'auto',
+    dir: directory.shared,
+    socket: shareSocket(directory),
+    logFile: join(directory.vm, 'fs.log'),
+    cgroups: [],
+  });
+  undo.push({ what: 'file server', undo: () => files.stop(AbortSignal.timeout(STOP_MS)) });
+  return files;
 }
 
 /** The last that was made first; all are tried. */

@@ -1,4 +1,5 @@
 import { BerthError } from '../../errors.ts';
+import { Firecracker } from '../hypervisor/firecracker/firecracker.ts';
 import { hasDevice, kvmWorks } from '../hypervisor/qemu/host.ts';
 import { Qemu } from '../hypervisor/qemu/qemu.ts';
 import type { Probes } from '../probes.ts';
@@ -21,10 +22,11 @@ export async function makeHypervisor(
   probes: Probes,
   signal: AbortSignal,
 ): Promise<Hypervisor> {
-  if (settings.hypervisor !== 'qemu') {
+  if (settings.hypervisor === 'firecracker') {
+    if (settings.rootfs !== 'virtiofs') return new Firecracker(settings.firecracker);
     throw new BerthError(
-      'unimplemented',
-      'vm.hypervisor: "firecracker" cannot show directories to a guest, and pods are not put on block devices yet; use "qemu"',
+      'invalid',
+      'vm.rootfs: "virtiofs" is not possible with the hypervisor "firecracker", which shares no directories; use "erofs" or "block"',
     );
   }
   const tryKvm = () => kvmWorks(settings.qemu, signal);

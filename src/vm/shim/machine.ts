@@ -31,6 +31,8 @@ export interface Machine {
    * @throws BerthError `unimplemented` for what cannot work there
    */
   share(id: string, spec: OciSpec, rootfs: string | readonly RootDisk[]): Promise<JsonObject>;
+  /** What the guest has of a container that has ended, and the daemon looks for on this host. Never rejects. */
+  bringBack(id: string): Promise<void>;
   /** Repeatable. */
   unshare(id: string): Promise<void>;
   /**

@@ -351,7 +351,10 @@ export class Pod {
     if (process === undefined || (task?.isSandbox && execId === undefined)) return;
     // A command may end before the answer to its start has come; told in that order, nobody understood.
     await process.starting;
-    this.#finish(process, { code, at: nowNs() });
+    const at = nowNs();
+    // Whoever hears of the end looks at what the container has left.
+    if (execId === undefined) await this.#machine?.bringBack(id);
+    this.#finish(process, { code, at });
   }
 
   #finish(process: TaskProcess, end: ProcessEnd): void {

@@ -10,6 +10,8 @@ import { removeShared } from './share.ts';
 /** A file or directory of the host that a container is to see. */
 export interface HostVolume {
   source: string;
+  /** In the container. */
+  destination: string;
   readonly: boolean | 'recursive';
   /** Mounts that the host makes below it later are to be seen. */
   follows: boolean;

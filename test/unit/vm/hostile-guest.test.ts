@@ -71,7 +71,12 @@ async function boot(): Promise<Hostile> {
   const ended = client.closed.then(() => 'the connection has ended');
   const machine: Machine = {
     ...{ pid: 4711, agent: client, ended, share: async () => ({}), unshare: async () => {} },
-    ...{ takesDisks: false, resize: async () => {}, stop: async () => client.close() },
+    ...{
+      bringBack: async () => {},
+      takesDisks: false,
+      resize: async () => {},
+      stop: async () => client.close(),
+    },
   };
   const pod = new Pod({
     boot: async (_spec, onEvent) => {

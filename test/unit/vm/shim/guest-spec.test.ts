@@ -84,11 +84,11 @@ describe("a container's spec for the guest", () => {
       { destination: '/dev/shm', ...at('/vol/shm'), options: [...bound, 'rw'] },
     ]);
     expect(volumes).toEqual([
-      { source: '/vol/c', readonly: true, follows: false },
-      { source: '/vol/d', readonly: false, follows: true },
-      { source: '/with mounts', readonly: true, follows: false },
-      { source: '/vol/f', readonly: 'recursive', follows: false },
-      { source: '/vol/shm', readonly: false, follows: false },
+      { source: '/vol/c', destination: '/c', readonly: true, follows: false },
+      { source: '/vol/d', destination: '/d', readonly: false, follows: true },
+      { source: '/with mounts', destination: '/e', readonly: true, follows: false },
+      { source: '/vol/f', destination: '/f', readonly: 'recursive', follows: false },
+      { source: '/vol/shm', destination: '/dev/shm', readonly: false, follows: false },
     ]);
   });
 

@@ -44,6 +44,9 @@ class FakeMachine implements Machine {
     this.calls.push(`share ${id}`);
     return { shared: id };
   }
+  async bringBack(id: string): Promise<void> {
+    this.calls.push(`bringBack ${id}`);
+  }
   async unshare(id: string): Promise<void> {
     this.calls.push(`unshare ${id}`);
   }
@@ -107,7 +110,14 @@ describe('a sandbox and its containers', () => {
     expect(statusOf('c1')).toBe('STOPPED');
     expect((await pod.delete('c1', '')).end.code).toBe(3);
     expect(() => pod.process('c1', '')).toThrow(/not found/);
-    expect(machine.calls).toEqual(['share c1', 'createContainer', 'start', 'remove', 'unshare c1']);
+    expect(machine.calls).toEqual([
+      'share c1',
+      'createContainer',
+      'start',
+      'bringBack c1',
+      'remove',
+      'unshare c1',
+    ]);
     expect(kinds()).toEqual([
       ...['TaskCreate', 'TaskStart', 'TaskCreate', 'TaskStart'],
       ...['TaskExit', 'TaskDelete'],
@@ -158,7 +168,14 @@ describe('a container without a pod', () => {
     exit('one', 0);
     await pod.process('one', '').ended;
     await pod.delete('one', '');
-    expect(machine.calls).toEqual(['share one', 'createContainer', 'start', 'stop', 'unshare one']);
+    expect(machine.calls).toEqual([
+      'share one',
+      'createContainer',
+      'start',
+      'bringBack one',
+      'stop',
+      'unshare one',
+    ]);
     expect(pod.isEmpty).toBe(true);
   });
 });
