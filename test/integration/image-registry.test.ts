@@ -124,9 +124,9 @@ describe('several pulls', () => {
         layersOf.set(digest, image.blobs.get(digest) ?? Buffer.alloc(0));
       return fixture.images.pull(`${registry?.host}/app${i}:v1`);
     });
-    await expect.poll(() => held.length, { timeout: 10_000 }).toBe(bound);
+    await expect.poll(() => held.length).toBe(bound);
     for (let answered = 0; answered < layersOf.size; ) {
-      await expect.poll(() => held.length, { timeout: 10_000 }).toBeGreaterThan(0);
+      await expect.poll(() => held.length).toBeGreaterThan(0);
       for (const answer of held.splice(0)) {
         answer();
         answered += 1;
@@ -160,9 +160,7 @@ describe('several pulls', () => {
     await asked;
     const second = fixture.images.pull(`${good.host}/app:v1`);
     // Its other layer is there: so it has come to the shared one.
-    await expect
-      .poll(() => fixture.db.all('SELECT * FROM blobs').length, { timeout: 10_000 })
-      .toBeGreaterThanOrEqual(6);
+    await expect.poll(() => fixture.db.all('SELECT * FROM blobs').length).toBeGreaterThanOrEqual(6);
     expect(good.requests.filter((r) => r.line.includes(digest))).toEqual([]);
     breakOff();
     await expect(first).rejects.toThrow(/^RegistryUnavailable/);
@@ -195,7 +193,7 @@ describe('a layer', () => {
     const layers = join(fixture.root, 'layers');
     const unpacked = (): boolean =>
       readdirSync(layers).some((dir) => existsSync(join(layers, dir, 'fs', 'f10')));
-    await expect.poll(unpacked, { timeout: 10_000 }).toBe(true);
+    await expect.poll(unpacked).toBe(true);
     expect(fixture.db.all('SELECT * FROM layers')).toEqual([]);
     release();
     await expect(pulling).rejects.toThrow(/arrived with the digest/);
