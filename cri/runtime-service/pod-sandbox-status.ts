@@ -8,6 +8,7 @@ import { pinnedPaths } from '../../src/sandbox/namespaces.ts';
 import { isReady, type SandboxRecord } from '../../src/sandbox/record.ts';
 import type { Services } from '../../src/services.ts';
 import { podSpec } from '../../src/spec/sandbox.ts';
+import type { VmMemory } from '../../src/vm/memory.ts';
 import type { EncodedList } from '../encoded-list.ts';
 import { requireId } from '../ids.ts';
 import { readSpec, runtimeInfo, verboseInfo } from '../info.ts';
@@ -42,7 +43,15 @@ async function info(s: Services, r: SandboxRecord): Promise<Record<string, strin
     config: toSandboxConfig({ ...r.config, ...r.resized }),
     runtimeSpec: hasPause ? await readSpec(join(paths.dir, 'config.json')) : describePod(s, r),
     cniResult: r.attachment?.result ?? null,
+    ...(await machineInfo(s, r)),
   });
+}
+
+/** Of a pod in a virtual machine: what that takes of the node's memory, in bytes, and for what. */
+async function machineInfo(s: Services, r: SandboxRecord): Promise<{ memory?: VmMemory | null }> {
+  const handler = s.runtimes.get(r.runtimeHandler);
+  if (handler?.memory === undefined) return {};
+  return { memory: (await handler.memory(r.id).catch(() => undefined)) ?? null };
 }
 
 function firstRunning(s: Services, sandboxId: string): ContainerRecord | undefined {

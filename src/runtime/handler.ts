@@ -9,6 +9,7 @@ import type { TaskMount } from '../shim/task.ts';
 import type { Signal } from '../signals.ts';
 import type { Process } from '../spec/types.ts';
 import type { ProcessIdentity } from '../sys/process-identity.ts';
+import type { VmMemory } from '../vm/memory.ts';
 
 /** What may be known of a container that is asked about. */
 export type HandledContainer = Pick<
@@ -91,6 +92,9 @@ export interface RuntimeHandler {
 
   /** Changes what a sandbox has in all, where it is a machine of its own. @throws BerthError */
   resizeSandbox?(sandboxId: string, resources: Resources): Promise<void>;
+
+  /** What the processes of a sandbox's virtual machine take of the host's memory; undefined when it does not run. */
+  memory?(sandboxId: string): Promise<VmMemory | undefined>;
 
   /** Kills what is left of a container or pause container and forgets it; an unknown one counts as removed. */
   delete(id: string): Promise<void>;

@@ -1,6 +1,5 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, realpath } from 'node:fs/promises';
 import { isErrno } from '../errors.ts';
-import type { GuestImage } from './types.ts';
 
 /**
  * What the processes of one virtual machine take of the host's memory: proportional set sizes in bytes, in which
@@ -35,26 +34,24 @@ const GUEST_MEMORY = /^\/memfd:/;
  * meanwhile counts nothing. Takes some milliseconds a process: the kernel walks its page tables.
  *
  * @param pids hypervisor, virtiofsd with its child, shim: all that is marked with the sandbox, or in its cgroup
- * @param image what the guest was booted with
+ * @param guestDir where the images of guests are, of which one was booted
  */
-export async function readVmMemory(
-  pids: readonly number[],
-  { kernel, initrd, rootfs }: Pick<GuestImage, 'kernel' | 'initrd' | 'rootfs'>,
-): Promise<VmMemory> {
+export async function readVmMemory(pids: readonly number[], guestDir: string): Promise<VmMemory> {
+  const images = await realpath(guestDir).catch(() => guestDir);
   const read = await Promise.all(pids.map(readMappings));
   return sumVmMemory(
     read.flatMap((mappings) => mappings ?? []),
-    [kernel, rootfs, ...(initrd === undefined ? [] : [initrd])],
+    images,
   );
 }
 
 /** The same from what was read. */
-export function sumVmMemory(processes: readonly ProcessMappings[], imageFiles: readonly string[]): VmMemory {
+export function sumVmMemory(processes: readonly ProcessMappings[], images: string): VmMemory {
   const sum: VmMemory = { guest: 0n, image: 0n, hypervisor: 0n, fileServer: 0n, shim: 0n, total: 0n };
   for (const { command, pss } of processes) {
     const own = roleOf(command);
     for (const [file, bytes] of pss) {
-      const part = own === 'shim' ? own : partOf(file, imageFiles, own);
+      const part = own === 'shim' ? own : partOf(file, images, own);
       sum[part] += bytes;
       sum.total += bytes;
     }
@@ -75,8 +72,8 @@ export function parseSmaps(text: string): Map<string, bigint> {
   return pss;
 }
 
-function partOf(file: string, imageFiles: readonly string[], own: Part): Part {
-  if (imageFiles.includes(file)) return 'image';
+function partOf(file: string, images: string, own: Part): Part {
+  if (file.startsWith(`${images}/`)) return 'image';
   return GUEST_MEMORY.test(file) ? 'guest' : own;
 }
 

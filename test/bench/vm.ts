@@ -7,7 +7,7 @@ import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { readVmMemory, type VmMemory } from '../../src/vm/memory.ts';
 import { Berthd } from '../support/berthd.ts';
-import { testGuestImage } from '../support/guest.ts';
+import { guestImages, testGuestImage } from '../support/guest.ts';
 import { commandLines } from '../support/host.ts';
 import { type Pod, Pods, sh, until } from '../support/pods.ts';
 import { VM_HANDLER, vmTables } from '../support/vm.ts';
@@ -36,7 +36,7 @@ const table = new Table({ head: ['measure', 'value'], style: { head: [], border:
 const row = (measure: string, value: number, unit: string): void => {
   table.push([measure, `${value < 10 ? value.toFixed(2) : Math.round(value)} ${unit}`]);
 };
-const image = await testGuestImage();
+await testGuestImage();
 const directory = await mkdtemp(path.join(tmpdir(), 'berth-bench-vm-'));
 const berthd = await Berthd.start({ logLevel: 'info', tables: vmTables() });
 const pods = new Pods(berthd);
@@ -96,7 +96,9 @@ async function throughput({ pod, container }: { pod: Pod; container: string }): 
 }
 
 async function memory(what: string, measured: readonly Pod[]): Promise<void> {
-  const sums = await Promise.all(measured.map(async ({ id }) => readVmMemory(await pidsOf(id), image)));
+  const sums = await Promise.all(
+    measured.map(async ({ id }) => readVmMemory(await pidsOf(id), guestImages())),
+  );
   const mean = (part: keyof VmMemory): number =>
     sums.reduce((sum, memory) => sum + Number(memory[part]), 0) / sums.length / MIB;
   row(`PSS, ${what}`, mean('total'), 'MiB');

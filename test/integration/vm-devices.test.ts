@@ -8,7 +8,7 @@ import { readVmMemory } from '../../src/vm/memory.ts';
 import { connectNetwork, type VmNetwork } from '../../src/vm/network/connect.ts';
 import { type ImageType, makeImage } from '../../src/vm/storage/image.ts';
 import { type Cable, layCable } from '../support/cable.ts';
-import { bootGuest, type Guest } from '../support/guest.ts';
+import { bootGuest, type Guest, guestImages } from '../support/guest.ts';
 
 const exec = promisify(execFile);
 const MIB = 1n << 20n;
@@ -90,7 +90,7 @@ describe('a machine with devices', () => {
   });
 
   it('takes memory that is accounted for', async () => {
-    const memory = await readVmMemory([guest.vm.process.pid], guest.image);
+    const memory = await readVmMemory([guest.vm.process.pid], guestImages());
     expect(memory.guest).toBeGreaterThan(32n * MIB);
     expect(memory.guest).toBeLessThan(320n * MIB);
     expect(memory.image).toBeGreaterThan(4n * MIB);

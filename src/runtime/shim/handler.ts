@@ -26,7 +26,7 @@ import {
 import { endStrayCommands, startExec } from './exec.ts';
 import { makeFifos } from './fifos.ts';
 import { startKeeper } from './keeper.ts';
-import { endStrayShims, forgetShim, isShimAlive, Shim, type ShimParts } from './shim.ts';
+import { endStrayShims, forgetShim, livingShim, Shim, type ShimParts } from './shim.ts';
 import { ContainerStdio } from './stdio.ts';
 import { toDetails } from './usage.ts';
 
@@ -232,7 +232,7 @@ export class ShimHandler implements RuntimeHandler {
   }
 
   #isShimAlive(sandboxId: string): boolean {
-    return isShimAlive(this.#options.paths.sandbox(sandboxId).dir);
+    return livingShim(this.#options.paths.sandbox(sandboxId).dir) !== undefined;
   }
 
   #bundle(id: string, sandboxId: string): string {

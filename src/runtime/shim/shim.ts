@@ -149,13 +149,14 @@ export class Shim {
   }
 }
 
-/** Whether the shim of the sandbox in `dir` runs, without connecting. For a start, not for every call. */
-export function isShimAlive(dir: string): boolean {
+/** The shim of the sandbox in `dir` if it runs, without connecting. For a start, not for every call. */
+export function livingShim(dir: string): ProcessIdentity | undefined {
   try {
     const record = parseRecord(readFileSync(recordPath(dir), 'utf8'));
-    return record !== undefined && isAlive(processOf(record));
+    const process = record && processOf(record);
+    return process !== undefined && isAlive(process) ? process : undefined;
   } catch (e: unknown) {
-    return noRecord(e) !== undefined;
+    return noRecord(e);
   }
 }
 

@@ -5,14 +5,17 @@ import type { Resources } from '../../../cgroups/types.ts';
 import { kindOf } from '../../errors.ts';
 import type { Paths } from '../../paths.ts';
 import type { ProcessEnd } from '../../shim/task.ts';
+import { familyOf } from '../../sys/descendants.ts';
 import { orAborted } from '../../util/abort.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
 import { connectGuest } from '../../vm/dial.ts';
+import { readVmMemory, type VmMemory } from '../../vm/memory.ts';
 import { VmDirectory } from '../../vm/shim/directory.ts';
 import { KILLED_CODE, readEnd } from '../../vm/shim/end-file.ts';
 import type { VmSettings } from '../../vm/shim/settings.ts';
 import type { GuestUsage, RootDisksWanted } from '../handler.ts';
 import { ShimHandler, type ShimHandlerOptions } from '../shim/handler.ts';
+import { livingShim } from '../shim/shim.ts';
 import { toUsage } from './usage.ts';
 
 const MIB = 1n << 20n;
@@ -28,14 +31,16 @@ export class VmHandler extends ShimHandler {
   readonly #namespace: string;
   readonly #env: NodeJS.ProcessEnv;
   readonly #paths: Paths;
+  readonly #guestDir: string;
 
   constructor(options: ShimHandlerOptions & { vm: VmSettings }) {
     super(options);
-    const { rootfs: kind, disk_size } = options.vm;
+    const { rootfs: kind, disk_size, guest_dir } = options.vm;
     if (kind !== 'virtiofs') this.rootDisks = { kind, freeBytes: BigInt(disk_size) * MIB };
     this.#namespace = options.program.namespace;
     this.#env = { ...options.program.env };
     this.#paths = options.paths;
+    this.#guestDir = guest_dir;
   }
 
   override async delete(id: string): Promise<void> {
@@ -79,6 +84,14 @@ export class VmHandler extends ShimHandler {
 
   resizeSandbox(sandboxId: string, resources: Resources): Promise<void> {
     return this.update(sandboxId, resources);
+  }
+
+  /** The shim has started all of them. */
+  async memory(sandboxId: string): Promise<VmMemory | undefined> {
+    const shim = livingShim(this.#paths.sandbox(sandboxId).dir);
+    if (shim === undefined) return undefined;
+    const pids = (await familyOf(shim)).map(({ pid }) => pid);
+    return readVmMemory(pids, this.#guestDir);
   }
 
   dial(sandboxId: string, port: number, signal: AbortSignal): Promise<Socket> {

@@ -1,5 +1,5 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
-import { BerthError, isErrno } from '../../errors.ts';
+import { BerthError } from '../../errors.ts';
 import { readPidFile, runtimeMessage } from '../../runtime/oci/runtime.ts';
 import type { Ended } from '../../sys/reap.ts';
 import type { Child, ChildStdio } from '../../sys/spawn.ts';
@@ -69,18 +69,5 @@ export class GuestRuntime {
   /** Kills what is left of a container and forgets it; one that runc does not know is done. */
   async delete(id: string): Promise<void> {
     await this.run(['delete', '--force', id]);
-  }
-
-  /** Undefined when it cannot be asked. */
-  async version(): Promise<string | undefined> {
-    const child = this.#reaper.spawn(RUNC, ['--version'], ['ignore', 'out', 'ignore']);
-    try {
-      let text = '';
-      for await (const chunk of child.pipes[1] ?? []) text += String(chunk);
-      return text.split('\n')[0];
-    } catch (e: unknown) {
-      if (isErrno(e, 'ECONNRESET')) return undefined;
-      throw e;
-    }
   }
 }

@@ -122,8 +122,6 @@ const METHODS = {
       bootMs: z.number(),
       memoryBytes: counter,
       cpus: z.int(),
-      /** The OCI runtime's version. */
-      runtime: z.optional(z.string()),
     }),
   },
   /** Once, before any container; may be repeated when the network has changed. */
@@ -267,11 +265,6 @@ const eventShape = z.discriminatedUnion('event', [
   }),
   /** The kernel killed a process of the container for memory; comes before the `exit` that it causes. */
   z.object({ event: z.literal('oom'), id }),
-  z.object({
-    event: z.literal('log'),
-    level: z.enum(['debug', 'info', 'warn', 'error']),
-    message: z.string(),
-  }),
 ]);
 export type AgentEvent = z.infer<typeof eventShape>;
 

@@ -28,14 +28,10 @@ export function bootMachine(parts: BootParts): Boot {
     const { boot_timeout } = parts.settings;
     const signal = AbortSignal.timeout(boot_timeout * 1000);
     const began = performance.now();
+    const limits = annotatedLimits(spec.annotations);
     let host: HostSide | undefined;
     try {
-      host = await HostSide.start(
-        parts,
-        spec,
-        machineSize(annotatedLimits(spec.annotations), parts.settings, nodeSize()),
-        signal,
-      );
+      host = await HostSide.start(parts, spec, machineSize(limits, parts.settings, nodeSize()), signal);
       const agent = await reach(host.vm, signal);
       agent.onEvent(onEvent);
       await configure(agent, host, spec, signal);
@@ -44,7 +40,7 @@ export function bootMachine(parts: BootParts): Boot {
         'debug',
         `booted ${kernel} in ${Math.round(performance.now() - began)} ms (guest: ${bootMs})`,
       );
-      return new BootedMachine(parts, host, agent);
+      return new BootedMachine(parts, host, agent, limits);
     } catch (e: unknown) {
       await host?.close();
       const why = signal.aborted
@@ -101,10 +97,12 @@ class BootedMachine implements Machine {
   readonly #disks: RootDisks;
   readonly #volumes: SharedVolumes;
   readonly #copies: Copies;
+  #limits: SandboxLimits;
   #stopping: Promise<void> | undefined;
 
-  constructor(parts: BootParts, host: HostSide, agent: AgentClient) {
+  constructor(parts: BootParts, host: HostSide, agent: AgentClient, limits: SandboxLimits) {
     this.#parts = parts;
+    this.#limits = limits;
     this.#host = host;
     this.#volumes = new SharedVolumes(parts.directory.shared, {
       bind: (source, target) =>
@@ -155,7 +153,9 @@ class BootedMachine implements Machine {
   }
 
   async resize(limits: SandboxLimits): Promise<void> {
-    const { vcpus, memoryBytes } = machineSize(limits, this.#parts.settings, nodeSize());
+    // An update tells what has changed.
+    this.#limits = { ...this.#limits, ...limits };
+    const { vcpus, memoryBytes } = machineSize(this.#limits, this.#parts.settings, nodeSize());
     await this.#host.vm.resize({ vcpus, memoryBytes }, AbortSignal.timeout(RESIZE_MS));
     await this.agent.call('online', {});
   }

@@ -7,7 +7,6 @@ import { stringifyOci } from '../../spec/json.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
 import type { AgentEvent, Result } from '../protocol/messages.ts';
 import { KILLED_CODE, writeEnd } from './end-file.ts';
-import { GuestLog } from './guest-log.ts';
 import { guestResources } from './guest-spec.ts';
 import type { Boot, Log, Machine } from './machine.ts';
 import { type JsonObject, OciSpec, objectOf } from './oci.ts';
@@ -53,13 +52,11 @@ interface Task {
 /** The tasks of one shim: a sandbox's machine and the containers in it. */
 export class Pod {
   readonly #parts: PodParts;
-  readonly #guestLog: GuestLog;
   readonly #tasks = new Map<string, Task>();
   #machine: Machine | undefined;
 
   constructor(parts: PodParts) {
     this.#parts = parts;
-    this.#guestLog = new GuestLog(parts.log);
   }
 
   get isEmpty(): boolean {
@@ -338,8 +335,6 @@ export class Pod {
       case 'oom':
         if (this.#tasks.has(event.id)) this.#parts.publish('TaskOOM', { container_id: event.id });
         return;
-      case 'log':
-        return void this.#guestLog.take(event);
       case 'ready':
         return;
     }

@@ -1,10 +1,10 @@
 import { closeSync } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
-import path from 'node:path';
 import { BerthError } from '../../errors.ts';
 import { hardLimits } from '../../spec/rlimits.ts';
+import { childrenOf } from '../../sys/descendants.ts';
 import { run } from '../../sys/exec.ts';
-import { identify, isAlive, type ProcessIdentity, signal } from '../../sys/process-identity.ts';
+import { type ProcessIdentity, signal } from '../../sys/process-identity.ts';
 import { listenForChild } from '../../sys/unix-socket.ts';
 import { orAborted } from '../../util/abort.ts';
 import { startVmProcess, type VmProcess } from '../process.ts';
@@ -141,16 +141,4 @@ export class Virtiofsd {
     await this.#child.kill(abort);
     await orAborted(this.ended, abort);
   }
-}
-
-/** Those of its main thread; none when it has ended. */
-async function childrenOf(parent: ProcessIdentity): Promise<ProcessIdentity[]> {
-  const { pid } = parent;
-  const text = await readFile(path.join('/proc', `${pid}/task/${pid}/children`), 'utf8').catch(() => '');
-  const children = text
-    .split(' ')
-    .filter((word) => word !== '')
-    .flatMap((word) => identify(Number(word)) ?? []);
-  // Read after them: as long as it lives, its number and so the list is its own.
-  return isAlive(parent) ? children : [];
 }

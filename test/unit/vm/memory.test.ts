@@ -41,9 +41,10 @@ Pss:                   1 kB
             command: 'qemu-system-x86',
             pss: new Map([
               [memfd, 50n],
-              ['/root.img', 20n],
-              ['/kernel', 8n],
-              ['', 7n],
+              ['/images/a/root.img', 20n],
+              ['/images/a/kernel', 8n],
+              ['', 6n],
+              ['/images-of-others', 1n],
             ]),
           },
           {
@@ -62,7 +63,7 @@ Pss:                   1 kB
             ]),
           },
         ],
-        ['/kernel', '/root.img'],
+        '/images',
       ),
     ).toEqual({ guest: 100n, image: 28n, hypervisor: 7n, fileServer: 3n, shim: 34n, total: 172n });
   });
