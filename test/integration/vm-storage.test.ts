@@ -15,6 +15,7 @@ import {
   unmount,
 } from '../../src/sys/mount.ts';
 import { identify } from '../../src/sys/process-identity.ts';
+import { makeShare, removeShare } from '../../src/vm/shim/share.ts';
 import { SharedVolumes } from '../../src/vm/shim/volumes.ts';
 import { Virtiofsd, virtiofsdKind } from '../../src/vm/storage/virtiofsd.ts';
 import { eventually } from '../support/eventually.ts';
@@ -145,18 +146,20 @@ describe('virtiofsd', () => {
 
 describe('volumes of several containers', () => {
   it('are shared once, unless they would see different things', async () => {
+    const share = { points: path.join(dir, 'points'), shared: path.join(dir, 'other') };
+    await makeShare(share);
     /** What the guest has mounted. */
     const mounted = new Set<string>();
     const guest = {
       bind: async (_source: string, target: string) => mounted.add(target),
       unmount: async (target: string) => mounted.delete(target),
     };
-    const volumes = new SharedVolumes(shared, guest);
+    const volumes = new SharedVolumes(share, guest);
     const [source, empty] = [path.join(dir, 'source'), path.join(dir, 'kubernetes.io~empty-dir/e')];
     for (const at of [path.join(source, 'inner'), empty]) await mkdir(at, { recursive: true });
     const add = async (id: string, readonly: boolean, of = source, follows = false) =>
       (await volumes.add(id, [{ source: of, destination: '/v', readonly, follows }]))[0];
-    const places = () => listMounts(path.join(shared, 'volumes')).length;
+    const places = () => listMounts(path.join(share.shared, 'volumes')).length;
     const first = await add('a', true);
     expect(first).toMatchObject({ readonly: true });
     const writable = await add('b', false);
@@ -176,8 +179,10 @@ describe('volumes of several containers', () => {
         path: expect.not.stringMatching(`${writable?.path}$`),
         readonly: false,
       });
-      await expect(writeFile(path.join(shared, 'volumes/4/x'), '')).rejects.toMatchObject({ code: 'EROFS' });
-      await writeFile(path.join(shared, 'volumes/4/inner/x'), '');
+      await expect(writeFile(path.join(share.shared, 'volumes/4/x'), '')).rejects.toMatchObject({
+        code: 'EROFS',
+      });
+      await writeFile(path.join(share.shared, 'volumes/4/inner/x'), '');
     } finally {
       for (const id of ['a', 'a', 'e']) await volumes.remove(id);
       unmount(path.join(source, 'inner'), {});
@@ -186,6 +191,11 @@ describe('volumes of several containers', () => {
     for (const id of ['b', 'c', 'd']) await volumes.remove(id);
     expect(places()).toBe(0);
     expect([...mounted]).toEqual([]);
-    expect(await readdir(path.join(shared, 'volumes'))).toEqual([]);
+    expect(await readdir(path.join(share.points, 'volumes'))).toEqual([]);
+    // A guest has nothing to fill there.
+    await expect(writeFile(path.join(share.shared, 'x'), '')).rejects.toMatchObject({ code: 'EROFS' });
+    await removeShare(share);
+    await removeShare(share);
+    expect(Object.values(share).filter((place) => existsSync(place))).toEqual([]);
   });
 });

@@ -146,7 +146,7 @@ export class Pods {
     });
   }
 
-  async exec(container_id: string, cmd: string[], timeout = 20): Promise<Said> {
+  async exec(container_id: string, cmd: string[], timeout = 60): Promise<Said> {
     const { exit_code, stdout, stderr } = await this.#berthd.client.runtime('ExecSync', {
       container_id,
       cmd,

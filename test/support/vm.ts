@@ -3,6 +3,9 @@ import { guestImages } from './guest.ts';
 /** The handler's name in tests. */
 export const VM_HANDLER = 'vm';
 
+/** Emulated on two busy processors a boot has taken a minute; seconds. */
+const BOOT_S = 100;
+
 /** Configuration: runc and virtual machines. `testGuestImage` makes what they boot. */
 export function vmTables(guestDir = guestImages(), more = ''): string {
   return `
@@ -12,6 +15,7 @@ path = "/usr/sbin/runc"
 type = "vm"
 [vm]
 guest_dir = "${guestDir}"
+boot_timeout = ${BOOT_S}
 ${more}
 `;
 }

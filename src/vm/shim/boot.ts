@@ -10,7 +10,7 @@ import type { Boot, Machine } from './machine.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
 import { RootDisks } from './root-disks.ts';
 import type { RootDisk } from './rootfs.ts';
-import { shareRootfs, unshareContainer } from './share.ts';
+import { shareRootfs, unshare } from './share.ts';
 import { annotatedLimits, machineSize, nodeSize, type SandboxLimits } from './size.ts';
 import { SharedVolumes } from './volumes.ts';
 
@@ -104,7 +104,7 @@ class BootedMachine implements Machine {
     this.#parts = parts;
     this.#limits = limits;
     this.#host = host;
-    this.#volumes = new SharedVolumes(parts.directory.shared, {
+    this.#volumes = new SharedVolumes(parts.directory, {
       bind: (source, target) =>
         agent.call('mounts', { add: [{ source, type: 'bind', target, options: ['rbind'] }] }),
       unmount: (target) => agent.call('unmount', { target }),
@@ -148,7 +148,7 @@ class BootedMachine implements Machine {
   async unshare(id: string): Promise<void> {
     this.#copies.remove(id);
     await this.#disks.detach(id);
-    await unshareContainer(this.#parts.directory, id);
+    await unshare(this.#parts.directory, id);
     await this.#volumes.remove(id);
   }
 

@@ -8,7 +8,7 @@ import { KILLED_CODE, readEnd } from './end-file.ts';
 import { OciSpec } from './oci.ts';
 import { roleOf } from './role.ts';
 import { unmountRootfs } from './rootfs.ts';
-import { unshareContainer } from './share.ts';
+import { unshare } from './share.ts';
 import { removeMachine } from './take-down.ts';
 import { timestamp } from './timestamp.ts';
 
@@ -24,7 +24,7 @@ export async function deleteBundle(args: ShimArguments, protos: ShimProtos): Pro
   const role = roleOf(spec?.annotations ?? {});
   const sandboxId = role.kind === 'container' ? role.sandboxId : args.id;
   const directory = VmDirectory.of(args.namespace, sandboxId);
-  if (role.kind === 'container') await unshareContainer(directory, args.id);
+  if (role.kind === 'container') await unshare(directory, args.id);
   else {
     await endMachine(directory);
     await removeMachine(directory);

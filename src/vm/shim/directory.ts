@@ -24,7 +24,8 @@ const NAME_LENGTH = 16;
  * errors         last words of the shim
  * cgroups.json   directories of cgroups that were made for it
  * vm/            the hypervisor's sockets and logs
- * shared/        what the guest sees of the host: bind mounts
+ * points/        directories and files that are mounted on
+ * shared/        the same, and what the guest sees of the host: bind mounts
  * ```
  */
 export class VmDirectory {
@@ -65,12 +66,12 @@ export class VmDirectory {
   get vm(): string {
     return join(this.path, 'vm');
   }
+  /** Where mount points are made: the guest cannot write to {@link shared}. */
+  get points(): string {
+    return join(this.path, 'points');
+  }
   get shared(): string {
     return join(this.path, 'shared');
-  }
-  /** Where a container's root file system and volumes are put together. */
-  sharedOf(id: string): string {
-    return join(this.shared, id);
   }
 
   /** Mode 0700: who connects to a socket in it commands the guest. */

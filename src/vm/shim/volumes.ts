@@ -1,11 +1,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { realpath, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { BerthError } from '../../errors.ts';
 import { bindTree, type TreeOptions } from '../../sys/idmap.ts';
 import { listMounts, mountOf } from '../../sys/mount.ts';
 import { SHARE_PATH } from '../protocol/names.ts';
-import { removeShared } from './share.ts';
+import { type ShareDirectory, unshare } from './share.ts';
 
 /** A file or directory of the host that a container is to see. */
 export interface HostVolume {
@@ -31,10 +31,8 @@ export interface GuestMounts {
 }
 
 interface SharedVolume {
-  /** On the host. */
-  place: string;
-  /** The same in the guest. */
-  shared: string;
+  /** In the share, on the host and in the guest. */
+  name: string;
   /** Where the guest has it. */
   path: string;
   /** Ids of containers. */
@@ -58,15 +56,14 @@ const EMPTY_DIR = '/kubernetes.io~empty-dir/';
  * those of containers are copies of.
  */
 export class SharedVolumes {
-  readonly #dir: string;
+  readonly #directory: ShareDirectory;
   readonly #guest: GuestMounts;
   /** By all that makes two mounts see the same. */
   readonly #volumes = new Map<string, SharedVolume>();
   #next = 0;
 
-  /** @param shared the directory that the guest sees */
-  constructor(shared: string, guest: GuestMounts) {
-    this.#dir = join(shared, NAME);
+  constructor(directory: ShareDirectory, guest: GuestMounts) {
+    this.#directory = directory;
     this.#guest = guest;
   }
 
@@ -79,14 +76,15 @@ export class SharedVolumes {
 
   /** Takes away what only this container had. Repeatable. @throws SyscallError */
   async remove(container: string): Promise<void> {
-    for (const [key, { place, shared, path, users }] of this.#volumes) {
+    for (const [key, { name, path, users }] of this.#volumes) {
       if (!users.delete(container) || users.size > 0) continue;
       this.#volumes.delete(key);
+      const shared = join(SHARE_PATH, name);
       if (path !== shared) {
         // A guest that has gone has let go of everything.
         for (const target of [path, shared]) await this.#guest.unmount(target).catch(() => {});
       }
-      await removeShared(place);
+      await unshare(this.#directory, name);
     }
   }
 
@@ -117,16 +115,17 @@ export class SharedVolumes {
   }
 
   #share(source: string, isDirectory: boolean, options: TreeOptions): SharedVolume {
-    const name = String(this.#next++);
-    const place = join(this.#dir, name);
-    mkdirSync(isDirectory ? place : this.#dir, { recursive: true });
-    if (!isDirectory) writeFileSync(place, '');
-    bindTree(source, place, options);
-    const shared = `${SHARE_PATH}/${NAME}/${name}`;
-    const path = isDirectory ? `${GUEST_DIR}/${name}` : shared;
+    const number = String(this.#next++);
+    const name = join(NAME, number);
+    const point = join(this.#directory.points, name);
+    mkdirSync(isDirectory ? point : dirname(point), { recursive: true });
+    if (!isDirectory) writeFileSync(point, '');
+    bindTree(source, join(this.#directory.shared, name), options);
+    const shared = join(SHARE_PATH, name);
+    const path = isDirectory ? join(GUEST_DIR, number) : shared;
     const ready = isDirectory ? this.#guest.bind(shared, path) : Promise.resolve();
     // Whoever waits for it is told.
     ready.catch(() => {});
-    return { place, shared, path, users: new Set(), ready };
+    return { name, path, users: new Set(), ready };
   }
 }
