@@ -30,6 +30,7 @@ beforeAll(async () => {
     `firecracker = "${program}"`,
     'rootfs = "erofs"',
     'disk_size = 64',
+    'boot_timeout = 100',
   ];
   berthd = await Berthd.start({ tables: vmTables(undefined, keys.join('\n')) });
   await berthd.importBusybox();
@@ -87,7 +88,7 @@ it('has copies of small files as they change on the host, and brings the last wo
   );
   expect(ended.log).toBe('shared\n');
   expect(await readFile(words, 'utf8')).toBe('bye');
-});
+}, 180_000);
 
 it('refuses what it would have to share, by name', async () => {
   const mounts = [{ host_path: berthd.dir, container_path: '/node' }];
