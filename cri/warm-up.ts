@@ -42,9 +42,12 @@ conf_dir = "${dir}/net.d"
   const args = ['--config', join(dir, 'config.toml')];
   const berthd = spawn(BERTHD, args, { env, stdio: ['ignore', 'ignore', 'ignore'] });
   const ended = once(berthd, 'exit');
-  const client = new Client({ endpoint: `unix://${socket}`, signal: AbortSignal.timeout(ANSWER_MS) });
+  const late = AbortSignal.timeout(ANSWER_MS);
+  const client = new Client({ endpoint: `unix://${socket}`, signal: late });
+  let hasEnded = false;
+  const end = ended.then(() => (hasEnded = true));
   try {
-    while (berthd.exitCode === null && !(await lists(client))) await delay(50);
+    while (!hasEnded && !late.aborted && !(await Promise.race([end, lists(client)]))) await delay(50);
   } finally {
     client.close();
     berthd.kill('SIGTERM');
