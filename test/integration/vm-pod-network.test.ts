@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -175,4 +175,22 @@ describe.each(MODELS)('a pod of both families in a virtual machine, joined by %s
     expect(ofVm).toEqual(expect.arrayContaining(ofRunc.filter((name) => !name.includes('hugetlb'))));
     expect(ofVm).toContain('container_pressure_cpu_waiting_seconds_total');
   });
+});
+
+it('a machine runs on the processors that its containers are given', async () => {
+  const { container = '' } = vms.get('tcfilter') ?? {};
+  const pid = await pods.pid('container', container);
+  const allowed = async () => {
+    const tasks = await readdir(`/proc/${pid}/task`);
+    const texts = await Promise.all(
+      tasks.map((task) => readFile(`/proc/${pid}/task/${task}/status`, 'utf8')),
+    );
+    return [...new Set(texts.map((text) => /^Cpus_allowed_list:\t(.*)$/m.exec(text)?.[1]))];
+  };
+  const [all = ''] = await allowed();
+  for (const cpuset_cpus of [all.replace(/\D.*/, ''), all]) {
+    const linux = { cpuset_cpus };
+    await berthd.client.runtime('UpdateContainerResources', { container_id: container, linux });
+    expect(await allowed()).toEqual([cpuset_cpus]);
+  }
 });

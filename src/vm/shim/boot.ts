@@ -3,6 +3,8 @@ import { BerthError, during } from '../../errors.ts';
 import { AgentClient } from '../agent-client/client.ts';
 import { SHARE_PATH, SHARE_TAG } from '../protocol/names.ts';
 import type { Vm } from '../types.ts';
+import { restrictCpus } from './cgroup.ts';
+import type { HostCpus } from './cpuset.ts';
 import { Copies } from './copies.ts';
 import { hostVolumes, planGuestSpec, refuse } from './guest-spec.ts';
 import { type BootParts, HostSide } from './host-side.ts';
@@ -40,7 +42,7 @@ export function bootMachine(parts: BootParts): Boot {
         'debug',
         `booted ${kernel} in ${Math.round(performance.now() - began)} ms (guest: ${bootMs})`,
       );
-      return new BootedMachine(parts, host, agent, limits);
+      return new BootedMachine(parts, host, agent, { limits, cgroupsPath: spec.cgroupsPath });
     } catch (e: unknown) {
       await host?.close();
       const why = signal.aborted
@@ -98,9 +100,17 @@ class BootedMachine implements Machine {
   readonly #volumes: SharedVolumes;
   readonly #copies: Copies;
   #limits: SandboxLimits;
+  readonly #cgroupsPath: string;
+  #restricted: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
 
-  constructor(parts: BootParts, host: HostSide, agent: AgentClient, limits: SandboxLimits) {
+  constructor(
+    parts: BootParts,
+    host: HostSide,
+    agent: AgentClient,
+    { limits, cgroupsPath }: { limits: SandboxLimits; cgroupsPath: string },
+  ) {
+    this.#cgroupsPath = cgroupsPath;
     this.#parts = parts;
     this.#limits = limits;
     this.#host = host;
@@ -150,6 +160,13 @@ class BootedMachine implements Machine {
     await this.#disks.detach(id);
     await unshare(this.#parts.directory, id);
     await this.#volumes.remove(id);
+  }
+
+  runOn(cpus: HostCpus): Promise<void> {
+    // One after the other: the last is to hold.
+    const done = this.#restricted.then(() => restrictCpus(this.#cgroupsPath, cpus));
+    this.#restricted = done.catch(() => {});
+    return done;
   }
 
   async resize(limits: SandboxLimits): Promise<void> {

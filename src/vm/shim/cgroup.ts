@@ -3,6 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type CgroupManager, cgroupName, detectCgroups, removeIfEmpty } from '../../../cgroups/index.ts';
 import { isErrno } from '../../errors.ts';
+import type { HostCpus } from './cpuset.ts';
 import type { VmDirectory } from './directory.ts';
 
 const PROCS = 'cgroup.procs';
@@ -20,6 +21,16 @@ export async function joinCgroup(directory: VmDirectory, cgroupsPath: string): P
   await writeFile(directory.cgroups, JSON.stringify(cgroups.missing(path)));
   await cgroups.create(path);
   await cgroups.attach(path, process.pid);
+}
+
+/**
+ * Keeps all that is in a machine's cgroup on these processors and memory nodes. Nothing without a cgroup of its own.
+ *
+ * @throws CgroupError, with the kernel's word on processors that the host or the pod does not have
+ */
+export async function restrictCpus(cgroupsPath: string, { cpus, mems }: HostCpus): Promise<void> {
+  if (cgroupsPath === '' || (cpus === '' && mems === '')) return;
+  await manager().update(pathOf(cgroupsPath), { cpusetCpus: cpus, cpusetMems: mems });
 }
 
 /** Removes the cgroups that were made for a machine. Repeatable; one that is in use stays. */

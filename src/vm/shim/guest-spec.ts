@@ -21,6 +21,8 @@ const BIND = new Set(['bind', 'rbind']);
 /** A pod's shared memory is the guest's: what berthd and containerd mount there, by an option that volumes have not. */
 const SHM = '/dev/shm';
 const SHM_OPTION = 'noexec';
+/** Files of a cgroup that mean the same in the guest: `memory.oom.group` and `memory.high` are the kubelet's. */
+const GUEST_FILES = /^(memory|cpu|pids)\.(?!z?swap)/;
 /** Namespaces that a pod's containers share are the guest's own. */
 const OF_GUEST = new Set(['network', 'uts', 'ipc', 'user']);
 
@@ -93,6 +95,16 @@ export function refuse(host: OciSpec): void {
     listOf(list, 'hooks'),
   );
   if (hook !== undefined) throw cannot('hooks', 'they would run on the node, where the container is not');
+  const { hugepageLimits } = objectOf(host.linux.resources ?? {}, 'linux.resources');
+  for (const limit of listOf(hugepageLimits, 'linux.resources.hugepageLimits')) {
+    const { pageSize, limit: bytes } = objectOf(limit, 'linux.resources.hugepageLimits');
+    // The kubelet sends a limit of 0 for every size that nobody has asked for.
+    if (String(bytes) === '0') continue;
+    throw cannot(
+      `linux.resources.hugepageLimits: ${String(pageSize)}`,
+      "the node's huge pages are not in the guest",
+    );
+  }
   const [device] = listOf(host.linux.devices, 'linux.devices');
   if (device !== undefined) {
     const { path } = objectOf(device, 'linux.devices[0]');
@@ -165,8 +177,12 @@ export function guestResources(resources: unknown): JsonObject {
     resources ?? {},
     'linux.resources',
   );
+  const files = Object.entries(objectOf(unified ?? {}, 'linux.resources.unified')).filter(([name]) =>
+    GUEST_FILES.test(name),
+  );
   // The guest has no swap.
   const { swap, swappiness, kernel, kernelTCP, ...ram } = objectOf(memory ?? {}, 'linux.resources.memory');
   const { cpus, mems, realtimePeriod, realtimeRuntime, ...time } = objectOf(cpu ?? {}, 'linux.resources.cpu');
-  return { ...rest, cpu: time, memory: ram };
+  const more = files.length === 0 ? {} : { unified: Object.fromEntries(files) };
+  return { ...rest, cpu: time, memory: ram, ...more };
 }

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { AgentEvent, Method, Params, Result } from '../protocol/messages.ts';
+import type { HostCpus } from './cpuset.ts';
 import type { JsonObject, OciSpec } from './oci.ts';
 import type { RootDisk } from './rootfs.ts';
 import type { SandboxLimits } from './size.ts';
@@ -41,6 +42,12 @@ export interface Machine {
    * @throws BerthError `unimplemented`; `invalid` beyond what it was made for
    */
   resize(limits: SandboxLimits): Promise<void>;
+  /**
+   * Keeps its threads on these processors of the host; an empty list changes nothing.
+   *
+   * @throws CgroupError
+   */
+  runOn(cpus: HostCpus): Promise<void>;
   /** Ends it, in order if it lets, and takes away what it had on the host. Repeatable. */
   stop(): Promise<void>;
 }

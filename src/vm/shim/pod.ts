@@ -6,6 +6,7 @@ import type { ProcessEnd } from '../../shim/task.ts';
 import { stringifyOci } from '../../spec/json.ts';
 import { nowNs } from '../../util/nanoseconds.ts';
 import type { AgentEvent, Result } from '../protocol/messages.ts';
+import { CpuSets, hostCpus } from './cpuset.ts';
 import { KILLED_CODE, writeEnd } from './end-file.ts';
 import { guestResources } from './guest-spec.ts';
 import type { Boot, Log, Machine } from './machine.ts';
@@ -53,6 +54,7 @@ interface Task {
 export class Pod {
   readonly #parts: PodParts;
   readonly #tasks = new Map<string, Task>();
+  readonly #cpus = new CpuSets();
   #machine: Machine | undefined;
 
   constructor(parts: PodParts) {
@@ -212,6 +214,7 @@ export class Pod {
   async update(id: string, resources: unknown): Promise<void> {
     const { isSandbox } = this.#task(id);
     if (isSandbox) return this.#running().resize(updatedLimits(resources));
+    await this.#running().runOn(this.#cpus.set(id, hostCpus(resources)));
     const text = stringifyOci(guestResources(resources));
     await this.#running().agent.call('update', { id, resources: text });
   }
@@ -281,6 +284,7 @@ export class Pod {
       if (wanted.rootfs.length > 0) task.mounted = rootfs;
       mountRootfs(wanted.rootfs, rootfs);
     }
+    await machine.runOn(this.#cpus.set(id, hostCpus(spec.linux.resources)));
     const guestSpec = await machine.share(id, spec, disks ?? rootfs);
     const { streams } = this.#join(machine, task.init, stdio);
     const request = { id, spec: stringifyOci(guestSpec), streams, terminal: stdio.terminal };
@@ -386,6 +390,8 @@ export class Pod {
     const { id } = task.init;
     if (task.isSandbox || task.isSingle) await this.#machine?.stop();
     else await this.#machine?.agent.call('remove', { id }).catch(() => {});
+    // What it had for itself may be somebody else's next.
+    await this.#machine?.runOn(this.#cpus.delete(id)).catch(() => {});
     await this.#leave(task);
     this.#tasks.delete(id);
   }

@@ -73,7 +73,7 @@ async function boot(): Promise<Hostile> {
     ...{
       bringBack: async () => {},
       takesDisks: false,
-      resize: async () => {},
+      resize: async () => {}, runOn: async () => {},
       stop: async () => client.close(),
     },
   };

@@ -101,9 +101,12 @@ describe("a container's spec for the guest", () => {
         cpu: { shares: 2, quota: 5, cpus: '0-3', mems: '0' },
         hugepageLimits: [{ pageSize: '2MB', limit: 0 }],
         blockIO: { weight: 10 },
-        unified: { 'memory.high': '1' },
+        unified: { 'memory.high': '1', 'memory.swap.max': '0', 'io.weight': '5', 'cpuset.cpus': '0' },
       }),
-    ).toEqual({ devices, memory: { limit: 2n ** 60n }, cpu: { shares: 2, quota: 5 } });
+    ).toEqual({
+      ...{ devices, memory: { limit: 2n ** 60n }, cpu: { shares: 2, quota: 5 } },
+      unified: { 'memory.high': '1' },
+    });
   });
 });
 
@@ -123,6 +126,19 @@ describe('what cannot work in a virtual machine is refused by name', () => {
       'a user namespace',
     ],
     ['devices', {}, { devices: [{ path: '/dev/sda' }] }, 'linux.devices: /dev/sda'],
+    [
+      'huge pages',
+      {},
+      {
+        resources: {
+          hugepageLimits: [
+            { pageSize: '1GB', limit: 0n },
+            { pageSize: '2MB', limit: 4n },
+          ],
+        },
+      },
+      'linux.resources.hugepageLimits: 2MB',
+    ],
     ['hooks', { hooks: { prestart: [{ path: '/h' }] } }, {}, 'hooks is not possible'],
     ['mounts that go out', bind(['rbind', 'rshared']), {}, 'mounts: /m with bidirectional'],
     ['mapped mounts', bind(['rbind'], { uidMappings: [] }), {}, 'mounts: /m with mapped owners'],

@@ -53,6 +53,9 @@ class FakeMachine implements Machine {
   async resize(limits: object): Promise<void> {
     this.calls.push(`resize ${Object.keys(limits)}`);
   }
+  async runOn({ cpus }: { cpus: string }): Promise<void> {
+    if (cpus !== '') this.calls.push(`run on ${cpus}`);
+  }
   async stop(): Promise<void> {
     this.calls.push('stop');
     this.die('stopped');
@@ -85,8 +88,9 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-async function create(id: string, annotations: object): Promise<number> {
-  await writeFile(path.join(dir, 'config.json'), JSON.stringify({ annotations, root: { path: '/r' } }));
+async function create(id: string, annotations: object, linux: object = {}): Promise<number> {
+  const spec = { annotations, root: { path: '/r' }, linux };
+  await writeFile(path.join(dir, 'config.json'), JSON.stringify(spec));
   return pod.create({ id, bundle: dir, rootfs: [], stdio: NOWHERE });
 }
 const exit = (id: string, code: number, execId?: string): void => {
@@ -148,6 +152,19 @@ describe('a sandbox and its containers', () => {
     await create('sb', SANDBOX);
     await pod.update('sb', { memory: { limit: 1 } });
     expect(machine.calls).toEqual(['resize memory']);
+  });
+
+  it('run on the processors of all of its containers, the machine with them', async () => {
+    await create('sb', SANDBOX);
+    await create('c1', CONTAINER, { resources: { cpu: { cpus: '0' } } });
+    await create('c2', CONTAINER);
+    await pod.update('c2', { cpu: { cpus: '2' } });
+    machine.answer = () => {
+      throw new BerthError('internal', 'no');
+    };
+    await expect(create('c3', CONTAINER, { resources: { cpu: { cpus: '3' } } })).rejects.toThrow();
+    const wanted = ['0', '0', '0,2', '0,2-3', '0,2'].map((cpus) => `run on ${cpus}`);
+    expect(machine.calls.filter((call) => call.startsWith('run on'))).toEqual(wanted);
   });
 
   it('a sandbox that is killed takes its machine down', async () => {
