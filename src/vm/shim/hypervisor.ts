@@ -1,5 +1,6 @@
 import { BerthError } from '../../errors.ts';
 import { Firecracker } from '../hypervisor/firecracker/firecracker.ts';
+import type { QemuSettings } from '../hypervisor/qemu/argv.ts';
 import { hasDevice, kvmWorks } from '../hypervisor/qemu/host.ts';
 import { Qemu } from '../hypervisor/qemu/qemu.ts';
 import type { Probes } from '../probes.ts';
@@ -31,6 +32,17 @@ export async function makeHypervisor(
   }
   const tryKvm = () => kvmWorks(settings.qemu, signal);
   const isKvm = await probes.ask('kvm', [settings.qemu, '/dev/kvm'], tryKvm, [true, false]);
+  return new Qemu(qemuSettings(settings, { isKvm, vhostNet: await hasDevice('/dev/vhost-net') }));
+}
+
+/**
+ * @param host what it can do
+ * @throws BerthError `invalid` naming the key
+ */
+export function qemuSettings(
+  settings: Pick<VmSettings, 'qemu' | 'machine' | 'rootfs'>,
+  { isKvm, vhostNet }: { isKvm: boolean; vhostNet: boolean },
+): QemuSettings {
   const hasDisks = settings.rootfs !== 'virtiofs';
   // A microvm takes no disks while it runs.
   const standard = isKvm && !hasDisks ? 'microvm' : 'q35';
@@ -44,13 +56,13 @@ export async function makeHypervisor(
       `vm.machine: "microvm" takes no disks for vm.rootfs = "${settings.rootfs}"`,
     );
   }
-  return new Qemu({
+  return {
     program: settings.qemu,
     machine,
     accelerator: isKvm ? 'kvm' : 'tcg',
     rootDevice: machine === 'microvm' ? 'virtio-blk' : 'pmem',
     translationCache: TRANSLATION_MIB,
-    vhostNet: await hasDevice('/dev/vhost-net'),
+    vhostNet,
     hotplugPorts: hasDisks ? HOTPLUG_PORTS : 0,
-  });
+  };
 }

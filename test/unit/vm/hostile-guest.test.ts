@@ -73,7 +73,8 @@ async function boot(): Promise<Hostile> {
     ...{
       bringBack: async () => {},
       takesDisks: false,
-      resize: async () => {}, runOn: async () => {},
+      resize: async () => {},
+      runOn: async () => {},
       stop: async () => client.close(),
     },
   };

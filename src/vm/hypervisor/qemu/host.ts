@@ -1,4 +1,4 @@
-import { access, constants, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { run } from '../../../sys/exec.ts';
@@ -11,12 +11,14 @@ const RESET_VECTOR = FIRMWARE_BYTES - 16;
 const PROGRAM = [0xb0, 0x15, 0xe6, 0xf4, 0xf4];
 const EXIT_CODE = (0x15 << 1) | 1;
 
-/** True when the device can be opened for reading and writing. */
-export function hasDevice(device: string): Promise<boolean> {
-  return access(device, constants.R_OK | constants.W_OK).then(
-    () => true,
-    () => false,
-  );
+/** Whether the device opens for reading and writing: a node may be there without its driver, which opening it loads. */
+export async function hasDevice(device: string): Promise<boolean> {
+  try {
+    await (await open(device, 'r+')).close();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**
