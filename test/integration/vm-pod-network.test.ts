@@ -72,14 +72,20 @@ async function serve(handler: string): Promise<Served> {
   return { ...pod, container, ips };
 }
 
+/** A command's output; a guest that others keep waiting may take long. */
+async function ask({ container }: Served, script: string): Promise<string> {
+  const said = await pods.exec(container, ['sh', '-c', script], 90);
+  expect(said).toMatchObject({ code: 0, stderr: '' });
+  return said.stdout.replace(/\n$/, '');
+}
+
 /** Gets the other's file by each of its addresses. @returns how long the answers were */
 async function get(from: Served, to: Served): Promise<number[]> {
   const lengths: number[] = [];
   for (const ip of to.ips) {
     // Not wget, which asks a library for its port that the image does not have.
-    const command = `printf 'GET /f HTTP/1.0\\r\\n\\r\\n' | nc -w 20 ${ip} 8080 | wc -c`;
-    const answer = () => pods.ask(from.container, command).then(Number);
-    lengths.push(await until(`an answer of ${ip}`, answer));
+    const command = `printf 'GET /f HTTP/1.0\\r\\n\\r\\n' | nc -w 60 ${ip} 8080 | wc -c`;
+    lengths.push(Number(await ask(from, command)));
   }
   return lengths;
 }
@@ -87,7 +93,7 @@ async function get(from: Served, to: Served): Promise<number[]> {
 /** Bytes received and sent by the pod's interface: as CRI tells them, as the container sees them. */
 async function traffic(vm: Served): Promise<{ told: number[]; seen: number[] }> {
   const statistics = '/sys/class/net/eth0/statistics';
-  const text = await pods.ask(vm.container, `cat ${statistics}/rx_bytes ${statistics}/tx_bytes`);
+  const text = await ask(vm, `cat ${statistics}/rx_bytes ${statistics}/tx_bytes`);
   const { stats } = await berthd.client.runtime('PodSandboxStats', { pod_sandbox_id: vm.id });
   const { default_interface, interfaces = [] } = stats?.linux?.network ?? {};
   const { rx_bytes, tx_bytes } = default_interface ?? {};
@@ -122,7 +128,7 @@ describe.each(MODELS)('a pod of both families in a virtual machine, joined by %s
       ...Object.keys(SYSCTLS).map((name) => `/proc/sys/${name.replaceAll('.', '/')}`),
     ];
     const command = `cat ${files.join(' ')}; ip -o addr show eth0; ip -4 route; ip -6 route`;
-    const seen = await pods.ask(vm.container, command);
+    const seen = await ask(vm, command);
     expect(seen.split('\n').slice(0, 8)).toEqual([
       ...[JSON.parse(stdout)[0].address, '1400'],
       ...['search a.test', 'nameserver 192.0.2.53', 'nameserver 2001:db8::53', 'options ndots:3'],
