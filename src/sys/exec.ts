@@ -122,6 +122,7 @@ export function inheritedEnvironment(): Record<string, string | undefined> {
     LISTEN_FDNAMES,
     UV_THREADPOOL_SIZE,
     MALLOC_ARENA_MAX,
+    MALLOC_MMAP_THRESHOLD_,
     NODE_COMPILE_CACHE,
     NODE_COMPILE_CACHE_PORTABLE,
     ...env
