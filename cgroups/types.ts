@@ -172,6 +172,16 @@ export interface CgroupManager {
   create(path: string): Promise<void>;
   /** Puts a process into the cgroup, in every hierarchy. */
   attach(path: string, pid: number): Promise<void>;
+  /**
+   * Makes a cgroup for a process and puts it there, in every hierarchy; under the systemd driver the cgroup is a scope,
+   * which systemd takes down with its last process.
+   */
+  join(path: string, pid: number): Promise<void>;
+  /**
+   * Puts a process into the root of every hierarchy, so that its cgroup can be removed. The root takes one in any case
+   * on the host; in a container with its own view of the tree it fails with EBUSY.
+   */
+  leave(pid: number): Promise<void>;
   exists(path: string): boolean;
   /** Every process in the subtree, each once, ascending; empty when the cgroup is absent. */
   procs(path: string): number[];

@@ -5,10 +5,10 @@ import { swapOnly } from '../v2/memory.ts';
 import { sharesToWeight } from '../weight.ts';
 
 /** A unit property as busctl takes it: name, D-Bus type, value (an array as count and elements). */
-export type Property = readonly [name: string, type: 't' | 'ay', ...value: string[]];
+export type Property = readonly [name: string, type: 's' | 'b' | 't' | 'au' | 'ay', ...value: string[]];
 
 /** UINT64_MAX, which systemd calls infinity. */
-const INFINITY = (1n << 64n) - 1n;
+export const INFINITY = (1n << 64n) - 1n;
 
 const DEFAULT_PERIOD_US = 100_000n;
 

@@ -46,19 +46,26 @@ export class V1Manager implements CgroupManager {
 
   missing(path: string): string[] {
     if (this.#units !== undefined) return [];
-    return this.#dirs(path).flatMap(({ root, dir }) => missingDirs(root, dir));
+    return this.#missing(path);
   }
 
   async create(path: string): Promise<void> {
-    const cpusets = this.#mountOf.get('cpuset');
-    for (const dir of this.missing(path)) {
-      await makeDir(dir);
-      if (cpusets !== undefined && dir.startsWith(`${cpusets}/`)) await inheritCpuset(dir);
-    }
+    if (this.#units === undefined) await this.#make(path);
   }
 
   async attach(path: string, pid: number): Promise<void> {
     for (const { dir } of this.#dirs(path)) await write(dir, 'cgroup.procs', `${pid}`);
+  }
+
+  async join(path: string, pid: number): Promise<void> {
+    await this.#units?.startScope(path, pid);
+    // systemd uses but some of the hierarchies; OCI runtimes complete a scope in the others, too.
+    await this.#make(path);
+    await this.attach(path, pid);
+  }
+
+  async leave(pid: number): Promise<void> {
+    for (const { mountpoint } of this.#hierarchies) await write(mountpoint, 'cgroup.procs', `${pid}`);
   }
 
   exists(path: string): boolean {
@@ -216,6 +223,18 @@ export class V1Manager implements CgroupManager {
 
   #forget(path: string): void {
     for (const { dir } of this.#dirs(path)) this.#files.forget(dir);
+  }
+
+  #missing(path: string): string[] {
+    return this.#dirs(path).flatMap(({ root, dir }) => missingDirs(root, dir));
+  }
+
+  async #make(path: string): Promise<void> {
+    const cpusets = this.#mountOf.get('cpuset');
+    for (const dir of this.#missing(path)) {
+      await makeDir(dir);
+      if (cpusets !== undefined && dir.startsWith(`${cpusets}/`)) await inheritCpuset(dir);
+    }
   }
 
   /** Where a cgroup is in each hierarchy, for changing it. */

@@ -47,6 +47,16 @@ export class V2Manager implements CgroupManager {
     await write(this.#own(path), 'cgroup.procs', `${pid}`);
   }
 
+  async join(path: string, pid: number): Promise<void> {
+    if (this.#units !== undefined) return this.#units.startScope(path, pid);
+    await this.create(path);
+    await this.attach(path, pid);
+  }
+
+  async leave(pid: number): Promise<void> {
+    await write(this.#root, 'cgroup.procs', `${pid}`);
+  }
+
   exists(path: string): boolean {
     return existsSync(this.#dir(path));
   }

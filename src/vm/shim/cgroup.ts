@@ -1,26 +1,26 @@
-import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { type CgroupManager, cgroupName, detectCgroups, removeIfEmpty } from '../../../cgroups/index.ts';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { type CgroupDriver, cgroupName, detectCgroups } from '../../../cgroups/index.ts';
 import { isErrno } from '../../errors.ts';
 import type { HostCpus } from './cpuset.ts';
 import type { VmDirectory } from './directory.ts';
 
-const PROCS = 'cgroup.procs';
+/** The kernel lets go of a cgroup a moment after its last process; milliseconds. */
+const REMOVE_MS = 5_000;
 
 /**
  * Puts this process, and with it all that it starts, into the cgroup that a spec names: the pod's limits are to hold
- * for the hypervisor and its helpers as well. What is made for that is noted in the machine's directory.
+ * for the hypervisor and its helpers as well. With systemd's form of the name systemd is asked for a scope, since what
+ * others make below its slices is its to take away.
  *
  * @throws CgroupError
  */
 export async function joinCgroup(directory: VmDirectory, cgroupsPath: string): Promise<void> {
   if (cgroupsPath === '') return;
-  const cgroups = manager();
-  const path = pathOf(cgroupsPath);
-  await writeFile(directory.cgroups, JSON.stringify(cgroups.missing(path)));
-  await cgroups.create(path);
-  await cgroups.attach(path, process.pid);
+  const { driver, path } = placeOf(cgroupsPath);
+  const cgroups = detectCgroups().manager(driver);
+  // Somebody else's, into which a container was put, is not taken down with it.
+  if (!cgroups.exists(path)) await writeFile(directory.cgroup, path);
+  await cgroups.join(path, process.pid);
 }
 
 /**
@@ -30,47 +30,55 @@ export async function joinCgroup(directory: VmDirectory, cgroupsPath: string): P
  */
 export async function restrictCpus(cgroupsPath: string, { cpus, mems }: HostCpus): Promise<void> {
   if (cgroupsPath === '' || (cpus === '' && mems === '')) return;
-  await manager().update(pathOf(cgroupsPath), { cpusetCpus: cpus, cpusetMems: mems });
+  const { driver, path } = placeOf(cgroupsPath);
+  await detectCgroups().manager(driver).update(path, { cpusetCpus: cpus, cpusetMems: mems });
 }
 
-/** Removes the cgroups that were made for a machine. Repeatable; one that is in use stays. */
-export async function removeCgroups(directory: VmDirectory): Promise<void> {
-  await removeIfEmpty(await madeCgroups(directory));
+/**
+ * Removes the cgroup that was made for a machine; its parents are whoever's who manages pods. Repeatable.
+ *
+ * @throws CgroupError ETIMEDOUT while a process is in it
+ */
+export async function removeCgroup(directory: VmDirectory): Promise<void> {
+  const path = await madeCgroup(directory);
+  if (path === undefined) return;
+  await detectCgroups().manager('cgroupfs').remove(path, AbortSignal.timeout(REMOVE_MS));
 }
 
-/** Leaves the cgroups that were made for the machine, so that they can be removed. */
-export async function leaveCgroups(directory: VmDirectory): Promise<void> {
-  const roots = new Set((await madeCgroups(directory)).map(rootOf));
-  for (const root of roots) {
-    // One that does not let it go stays behind, empty, and is whoever's who made its parent.
-    await writeFile(join(root, PROCS), String(process.pid)).catch(() => {});
+/** Leaves the cgroup that was made for the machine, so that it can be removed. */
+export async function leaveCgroup(directory: VmDirectory): Promise<void> {
+  if ((await madeCgroup(directory)) === undefined) return;
+  try {
+    await detectCgroups().manager('cgroupfs').leave(process.pid);
+  } catch {
+    // Where there is no way out (a daemon in a container) it stays behind, empty: whoever manages pods removes it.
+    await rm(directory.cgroup, { force: true });
   }
 }
 
-/** The root of the hierarchy that a cgroup's directory is in: the only place that takes a process in any case. */
-function rootOf(dir: string): string {
-  let at = dir;
-  while (existsSync(join(dirname(at), PROCS))) at = dirname(at);
-  return at;
+/** Whether the OOM killer has struck in the machine's cgroup. What cannot be told is no. */
+export async function isOutOfMemory(directory: VmDirectory): Promise<boolean> {
+  try {
+    const path = await madeCgroup(directory);
+    if (path === undefined) return false;
+    return (detectCgroups().manager('cgroupfs').oomKills(path) ?? 0n) > 0n;
+  } catch {
+    return false;
+  }
 }
 
-async function madeCgroups(directory: VmDirectory): Promise<string[]> {
-  const text = await readFile(directory.cgroups, 'utf8').catch((e: unknown) => {
-    if (isErrno(e, 'ENOENT')) return '[]';
+async function madeCgroup(directory: VmDirectory): Promise<string | undefined> {
+  return readFile(directory.cgroup, 'utf8').catch((e: unknown) => {
+    if (isErrno(e, 'ENOENT')) return undefined;
     throw e;
   });
-  const dirs: unknown = JSON.parse(text);
-  return Array.isArray(dirs) ? dirs.filter((dir) => typeof dir === 'string') : [];
 }
 
-function manager(): CgroupManager {
-  // Under systemd, too: a scope is asked for by whoever makes containers, and this is no container.
-  return detectCgroups().manager('cgroupfs');
-}
-
-/** `slice:prefix:name` as runc has it under systemd, or a path. */
-function pathOf(cgroupsPath: string): string {
+/** `slice:prefix:name` as OCI runtimes have it under systemd, or a path. */
+function placeOf(cgroupsPath: string): { driver: CgroupDriver; path: string } {
   const [slice, prefix, name] = cgroupsPath.split(':');
-  if (slice === undefined || prefix === undefined || name === undefined) return cgroupsPath;
-  return cgroupName({ driver: 'systemd', parent: slice, prefix, id: name }).path;
+  if (slice === undefined || prefix === undefined || name === undefined) {
+    return { driver: 'cgroupfs', path: cgroupsPath };
+  }
+  return { driver: 'systemd', path: cgroupName({ driver: 'systemd', parent: slice, prefix, id: name }).path };
 }

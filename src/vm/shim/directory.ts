@@ -22,7 +22,7 @@ const NAME_LENGTH = 16;
  * dial.sock      connections to the guest's loopback
  * settings.json  how machines are made
  * errors         last words of the shim
- * cgroups.json   directories of cgroups that were made for it
+ * cgroup         path of the cgroup that was made for it
  * vm/            the hypervisor's sockets and logs
  * points/        directories and files that are mounted on
  * shared/        the same, and what the guest sees of the host: bind mounts
@@ -44,8 +44,8 @@ export class VmDirectory {
   get socket(): string {
     return join(this.path, 'shim.sock');
   }
-  get cgroups(): string {
-    return join(this.path, 'cgroups.json');
+  get cgroup(): string {
+    return join(this.path, 'cgroup');
   }
   /** Connections to the guest's loopback. */
   get dial(): string {

@@ -24,6 +24,8 @@ export interface PodParts {
   /** Tells the daemon; fields are those of the message. */
   publish(name: TaskEventName, fields: object): void;
   log: Log;
+  /** Whether this host's OOM killer has struck in the machine's cgroup. Never rejects. */
+  isOutOfMemory(): Promise<boolean>;
 }
 
 /** A container to be made. */
@@ -266,14 +268,21 @@ export class Pod {
     if (this.#machine !== undefined) throw new BerthError('alreadyExists', 'the shim has a virtual machine');
     const machine = await this.#parts.boot(spec, (event) => this.#onEvent(event));
     this.#machine = machine;
-    void machine.ended.then((reason) => {
-      this.#parts.log('warn', `the virtual machine has ended: ${reason}`);
-      for (const { init, execs } of this.#tasks.values()) {
-        for (const process of [...execs.values(), init])
-          this.#finish(process, { code: KILLED_CODE, at: nowNs() });
-      }
-    });
+    void machine.ended.then((reason) => this.#onMachineEnd(reason));
     return machine;
+  }
+
+  async #onMachineEnd(reason: string): Promise<void> {
+    const isOutOfMemory = await this.#parts.isOutOfMemory();
+    const why = isOutOfMemory ? `${reason}; the pod's cgroup was out of memory` : reason;
+    this.#parts.log('warn', `the virtual machine has ended: ${why}`);
+    for (const { isSandbox, init, execs } of this.#tasks.values()) {
+      // Their memory was what the machine was killed for.
+      if (isOutOfMemory && !isSandbox && init.end === undefined)
+        this.#parts.publish('TaskOOM', { container_id: init.id });
+      for (const process of [...execs.values(), init])
+        this.#finish(process, { code: KILLED_CODE, at: nowNs() });
+    }
   }
 
   async #makeContainer(machine: Machine, task: Task, spec: OciSpec, wanted: NewTask): Promise<void> {

@@ -6,7 +6,7 @@ import { TtrpcServer } from '../../shim/ttrpc/server.ts';
 import { serveDial } from '../dial.ts';
 import type { ShimArguments } from './arguments.ts';
 import { bootMachine } from './boot.ts';
-import { leaveCgroups } from './cgroup.ts';
+import { isOutOfMemory, leaveCgroup } from './cgroup.ts';
 import { VmDirectory } from './directory.ts';
 import type { Log } from './machine.ts';
 import { Pod } from './pod.ts';
@@ -35,6 +35,7 @@ export async function serveTasks(args: ShimArguments): Promise<void> {
     boot: bootMachine({ id, directory, settings, log }),
     publish: (name, fields) => publisher.publish(name, fields),
     log,
+    isOutOfMemory: () => isOutOfMemory(directory),
   });
   const end = Promise.withResolvers<void>();
   const server = await TtrpcServer.listen(
@@ -52,7 +53,7 @@ export async function serveTasks(args: ShimArguments): Promise<void> {
   publisher.close();
   await server.close();
   dialing.close();
-  await leaveCgroups(directory);
+  await leaveCgroup(directory);
   await removeMachine(directory);
 }
 

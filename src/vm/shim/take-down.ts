@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { removeCgroups } from './cgroup.ts';
+import { removeCgroup } from './cgroup.ts';
 import type { VmDirectory } from './directory.ts';
 import { refuseMounts, removeShare } from './share.ts';
 
@@ -10,7 +10,7 @@ import { refuseMounts, removeShare } from './share.ts';
  */
 export async function removeMachine(directory: VmDirectory): Promise<void> {
   await removeShare(directory);
-  await removeCgroups(directory);
+  await removeCgroup(directory);
   refuseMounts(directory.path);
   await rm(directory.path, { recursive: true, force: true });
 }

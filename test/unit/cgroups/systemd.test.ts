@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { defaultDriver } from '../../../cgroups/index.ts';
 import { listToBytes, v1Properties, v2Properties } from '../../../cgroups/systemd/properties.ts';
-import { setPropertiesArgs, systemdUnits } from '../../../cgroups/systemd/units.ts';
+import { setPropertiesArgs, startScopeArgs, systemdUnits } from '../../../cgroups/systemd/units.ts';
 import { V2Manager } from '../../../cgroups/v2/manager.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'berth-systemd-'));
@@ -75,7 +75,7 @@ describe('properties', () => {
 describe('busctl', () => {
   it('gets the limits of a scope, and nothing for a cgroup that is no unit', async () => {
     const fake = busctl('ok', 'exit 0');
-    const units = systemdUnits(fake.path);
+    const units = systemdUnits({ busctl: fake.path });
     await units.set('/a.slice/berth-x.scope/inner', [['MemoryMax', 't', '1']]);
     expect(existsSync(`${fake.path}.args`)).toBe(false);
     await units.set('/a.slice/berth-x.scope', [['MemoryMax', 't', '1']]);
@@ -83,8 +83,24 @@ describe('busctl', () => {
     expect(fake.args().slice(-6)).toEqual(['berth-x.scope', 'true', '1', 'MemoryMax', 't', '1']);
   });
 
+  it('is asked for a scope, and waited for until the process is in it', async () => {
+    const fake = busctl('starts', 'exit 0');
+    const places = ['0::/system.slice/berth.service', '0::/a.slice/a-b.slice/berth-x.scope'];
+    const units = systemdUnits({ busctl: fake.path, cgroupsOf: () => places.shift() ?? '' });
+    await units.startScope('/a.slice/a-b.slice/berth-x.scope', 42);
+    expect(places).toEqual([]);
+    const args = fake.args().join(' ');
+    expect(fake.args()).toEqual(startScopeArgs('a-b.slice', 'berth-x.scope', 42));
+    expect(args).toContain('Manager StartTransientUnit ssa(sv)a(sa(sv)) berth-x.scope fail 11 ');
+    expect(args).toContain(' Slice s a-b.slice PIDs au 1 42 Delegate b true ');
+    expect(args).toMatch(/ TasksMax t 18446744073709551615 0$/);
+    expect(startScopeArgs('-.slice', 'y.scope', 1)).toContain('-.slice');
+  });
+
   it('is quoted when it refuses', async () => {
-    const units = systemdUnits(busctl('refuses', 'echo "Call failed: Unit x not loaded" >&2; exit 1').path);
+    const units = systemdUnits({
+      busctl: busctl('refuses', 'echo "Call failed: Unit x not loaded" >&2; exit 1').path,
+    });
     await expect(units.set('/x.scope', [['MemoryMax', 't', '1']])).rejects.toMatchObject({
       code: 'EIO',
       message: expect.stringContaining('Unit x not loaded'),
@@ -98,7 +114,7 @@ describe('busctl', () => {
     });
     cpSync(join(root, 'pod'), join(root, 'x.scope'), { recursive: true });
     const fake = busctl('order', `cat ${root}/x.scope/pids.max > ${dir}/seen`);
-    const manager = new V2Manager(root, systemdUnits(fake.path));
+    const manager = new V2Manager(root, systemdUnits({ busctl: fake.path }));
     await manager.update('/x.scope', { pidsLimit: 2048n });
     expect(readFileSync(join(dir, 'seen'), 'utf8')).toBe('1024\n');
     expect(readFileSync(join(root, 'x.scope/pids.max'), 'utf8').trim()).toBe('2048');

@@ -89,6 +89,7 @@ async function boot(): Promise<Hostile> {
       published.push([name, fields]);
     },
     log: () => {},
+    isOutOfMemory: async () => false,
   });
   for (const [id, annotations] of [
     ['sb', SANDBOX],

@@ -70,7 +70,9 @@ let dir: string;
 let machine: FakeMachine;
 let pod: Pod;
 let events: [string, Record<string, unknown>][];
+let isOutOfMemory: boolean;
 beforeEach(async () => {
+  isOutOfMemory = false;
   dir = await mkdtemp(path.join(tmpdir(), 'berth-unit-'));
   machine = new FakeMachine();
   events = [];
@@ -81,6 +83,7 @@ beforeEach(async () => {
     },
     publish: (name, fields) => void events.push([name, fields as Record<string, unknown>]),
     log: () => {},
+    isOutOfMemory: async () => isOutOfMemory,
   });
 });
 afterEach(async () => {
@@ -146,6 +149,21 @@ describe('a sandbox and its containers', () => {
       expect((await pod.process(id, execId).ended).code).toBe(137);
     }
     expect(kinds().filter((kind) => kind === 'TaskExit')).toHaveLength(3);
+  });
+
+  it("are told as out of memory when that is what this host's kernel killed the machine for", async () => {
+    await create('sb', SANDBOX);
+    for (const id of ['c1', 'c2']) {
+      await create(id, CONTAINER);
+      await pod.start(id, '');
+    }
+    exit('c1', 0);
+    isOutOfMemory = true;
+    machine.die('QEMU was killed');
+    expect((await pod.process('c2', '').ended).code).toBe(137);
+    expect(events.filter(([name]) => name === 'TaskOOM')).toEqual([['TaskOOM', { container_id: 'c2' }]]);
+    // A daemon that hears of the end first takes it for another one.
+    expect(kinds().indexOf('TaskOOM')).toBeLessThan(kinds().lastIndexOf('TaskExit'));
   });
 
   it('a sandbox that gets other limits becomes another size', async () => {
