@@ -80,6 +80,17 @@ describe('a real cgroup', () => {
     await manager.kill(parent);
   });
 
+  it('is made for a process that joins it, and can go when that has left it', async () => {
+    const { path, parent } = await scratch();
+    const inner = `${path}/own`;
+    const child = await start(path, 'exec sleep 600');
+    await manager.join(inner, child.pid ?? 0);
+    expect(manager.procs(inner)).toEqual([child.pid]);
+    await manager.leave(child.pid ?? 0);
+    await manager.remove(parent);
+    expect(child.exitCode).toBeNull();
+  });
+
   it('counts what its processes use', async () => {
     const { path } = await scratch();
     const before = BigInt(Date.now()) * 1_000_000n;

@@ -5,6 +5,7 @@ import { describeAppArmor } from '../node/apparmor.ts';
 import { answers, INSTALLED, installBerth, journal } from '../node/berth.ts';
 import { describeIsolation, VIEW_CONFIG } from '../node/isolation.ts';
 import { leftovers } from '../node/leftovers.ts';
+import { describeMachines, MACHINE_CONFIG } from '../node/machines.ts';
 import { Node } from '../node/node.ts';
 import { IDLE, OWN_PID, type Pod, Pods, parseLog, refusal, SHARED_PID, sh, until } from '../support/pods.ts';
 
@@ -25,7 +26,7 @@ beforeAll(async () => {
   node = await Node.boot();
   pods = new Pods({ client: node.client, dir: '/var/log/pods', cgroupParent: SLICE });
   await installBerth(node, {
-    config: `log_level = "debug"\n${VIEW_CONFIG}`,
+    config: `log_level = "debug"\n${VIEW_CONFIG}${MACHINE_CONFIG}`,
     dropIn: '[Service]\nWatchdogSec=15s\n',
   });
   // The kubelet makes a pod's slice, with limits of its own, before it asks for the sandbox.
@@ -296,6 +297,8 @@ describe('cgroup v2 with systemd', { timeout: TEST_MS }, () => {
 describeIsolation(() => ({ node, pods }), TEST_MS);
 
 describeAppArmor(() => ({ node, pods }), TEST_MS);
+
+describeMachines(() => ({ node, pods, slice: SLICE, slicePath: SLICE_PATH }), TEST_MS);
 
 describe('the systemd unit', { timeout: TEST_MS }, () => {
   let pod: Pod;
