@@ -28,6 +28,12 @@ export function isGone(e: unknown): boolean {
   return code === 'ENOENT' || code === 'ENODEV';
 }
 
+/** Whether the kernel cannot do it with this cgroup or file. For EOPNOTSUPP Node has the other name of that number. */
+export function isUnsupported(e: unknown): boolean {
+  const code = errnoOf(e);
+  return code === 'ENOTSUP' || code === 'EOPNOTSUPP';
+}
+
 /** Wraps a Node errno error so that it names the cgroup file. */
 export function wrap(action: string, path: string, e: unknown): CgroupError {
   const code = errnoOf(e) ?? 'EIO';
@@ -48,8 +54,8 @@ export function readOptional(dir: string, file: string): string | undefined {
     // Kernel files have size 0: readFileSync reads until the end, in as many pieces as seq_file gives.
     return readFileSync(path, 'utf8');
   } catch (e) {
-    // EOPNOTSUPP: pressure files on a kernel booted with psi=0.
-    if (isGone(e) || errnoOf(e) === 'EOPNOTSUPP') return undefined;
+    // Unsupported: pressure files on a kernel booted with psi=0.
+    if (isGone(e) || isUnsupported(e)) return undefined;
     throw wrap('read', path, e);
   }
 }

@@ -1,5 +1,5 @@
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
-import { errnoOf, isGone, type ReadFile, readOptional, wrap } from './io.ts';
+import { isGone, isUnsupported, type ReadFile, readOptional, wrap } from './io.ts';
 
 /**
  * How many files are kept open: those that the kubelet's lists want of a hundred pods with a cgroup each. Each
@@ -63,7 +63,7 @@ export class KeptFiles {
     } catch (e) {
       this.forget(dir);
       // The cgroup that it was opened for has gone. Another one may have its name by now.
-      if (isGone(e) || errnoOf(e) === 'EOPNOTSUPP') return readOptional(dir, file);
+      if (isGone(e) || isUnsupported(e)) return readOptional(dir, file);
       throw wrap('read', `${dir}/${file}`, e);
     }
   };
@@ -120,7 +120,7 @@ export class KeptFiles {
     try {
       fd = openSync(path, 'r');
     } catch (e) {
-      if (!isGone(e) && errnoOf(e) !== 'EOPNOTSUPP') throw wrap('open', path, e);
+      if (!isGone(e) && !isUnsupported(e)) throw wrap('open', path, e);
       // Where nothing was ever found the whole cgroup may be yet to come.
       files?.set(file, { fd: ABSENT, round: this.#round });
       return undefined;
@@ -134,7 +134,7 @@ export class KeptFiles {
       return text;
     } catch (e) {
       closeSync(fd);
-      if (isGone(e) || errnoOf(e) === 'EOPNOTSUPP') return undefined;
+      if (isGone(e) || isUnsupported(e)) return undefined;
       throw wrap('read', path, e);
     }
   }

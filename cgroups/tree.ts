@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CgroupError, errnoOf, isGone, type ReadFile, wrap } from './io.ts';
+import { CgroupError, errnoOf, isGone, isUnsupported, type ReadFile, wrap } from './io.ts';
 import { parsePids } from './parse.ts';
 
 /** Deadline of kill, freeze and remove when the caller sets none, in milliseconds. */
@@ -38,7 +38,7 @@ function readIds(dir: string, file: string): number[] {
   } catch (e) {
     if (isGone(e)) return [];
     // A threaded v2 cgroup refuses to list processes; its threads can be listed and signalled.
-    if (errnoOf(e) === 'EOPNOTSUPP' && file === 'cgroup.procs') return readIds(dir, 'cgroup.threads');
+    if (isUnsupported(e) && file === 'cgroup.procs') return readIds(dir, 'cgroup.threads');
     throw wrap('read', join(dir, file), e);
   }
 }

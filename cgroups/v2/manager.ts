@@ -170,7 +170,7 @@ export class V2Manager implements CgroupManager {
 }
 
 /** How the kernel refuses to enable a controller: see the rules of cgroup-v2.rst on internal processes and threads. */
-const REFUSALS = new Set(['EBUSY', 'EOPNOTSUPP', 'EINVAL', 'ENOENT']);
+const REFUSALS = new Set(['EBUSY', 'ENOTSUP', 'EINVAL', 'ENOENT']);
 
 /**
  * Hands every controller that a cgroup has to its children. One write each: the kernel refuses a

@@ -186,6 +186,10 @@ const vm = z.strictObject({
     .enum(['tcfilter', 'macvtap'])
     .default('tcfilter')
     .describe("How the guest's network card is joined to the pod's interface"),
+  channel: z
+    .enum(['auto', 'vsock', 'virtio-serial'])
+    .default('auto')
+    .describe('How the agent in the guest is reached; "auto": vsock where the host has vhost-vsock'),
   boot_timeout: z
     .int()
     .min(1)

@@ -1,26 +1,15 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { isErrno } from '../errors.ts';
-import { EPOLLOUT } from './epoll.ts';
-import { check, declare, SyscallError } from './libc.ts';
+import { connectSocket } from './connect.ts';
+import { check, declare } from './libc.ts';
 import { withNamespace } from './namespaces.ts';
 import type { Poller } from './poller.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK_STREAM_CLOEXEC_NONBLOCK = 1 | 0o2000000 | 0o4000;
-const SOL_SOCKET = 1;
-const SO_ERROR = 4;
 
 const cSocket = declare<[number, number, number]>('socket', ['int', 'int', 'int']);
-const cConnect = declare<[number, Buffer, number]>('connect', ['int', 'const void *', 'uint']);
-const cGetsockopt = declare<[number, number, number, Buffer, Buffer]>('getsockopt', [
-  'int',
-  'int',
-  'int',
-  'void *',
-  'void *',
-]);
 
 /** Where to connect. */
 export interface LoopbackTarget {
@@ -47,17 +36,7 @@ export async function connectLoopback(
     check('socket', cSocket(family === 4 ? AF_INET : AF_INET6, SOCK_STREAM_CLOEXEC_NONBLOCK, 0));
   const fd = netns === undefined ? make() : withNamespace(netns, 'net', make);
   try {
-    const address = loopbackAddress(family, port);
-    try {
-      check('connect', cConnect(fd, address, address.length));
-    } catch (e: unknown) {
-      if (!isErrno(e, 'EINPROGRESS')) throw e;
-      await poller.ready(fd, EPOLLOUT, { signal });
-      const [error, length] = [Buffer.alloc(4), Buffer.from([4, 0, 0, 0])];
-      check('getsockopt', cGetsockopt(fd, SOL_SOCKET, SO_ERROR, error, length));
-      const errno = error.readInt32LE();
-      if (errno !== 0) throw new SyscallError('connect', errno);
-    }
+    await connectSocket(poller, fd, loopbackAddress(family, port), signal);
     return new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
   } catch (e: unknown) {
     closeSync(fd);

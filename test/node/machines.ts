@@ -93,7 +93,7 @@ export function describeMachines(machine: () => MachineNode, timeout: number): v
       expect(await inside()).toEqual(before);
       const unit = `berth-${pod.id}.scope`;
       expect(await at.node.sh(`systemctl show -P ActiveState -P Slice -P Delegate ${unit}`)).toBe(
-        `active\n${at.slice}\nyes`,
+        `${at.slice}\nyes\nactive`,
       );
       expect(await at.node.sh(`systemd-cgls --no-pager -l ${at.slicePath}`)).toContain(unit);
     });

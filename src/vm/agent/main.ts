@@ -2,8 +2,9 @@ import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../errors.ts';
 import { loadModule } from '../../sys/kernel-module.ts';
+import { acceptVsock, listenVsock, VSOCK_HOST } from '../../sys/vsock.ts';
 import type { Mux } from '../protocol/mux.ts';
-import { AGENT_PORT_NAME } from '../protocol/names.ts';
+import { AGENT_PORT_NAME, AGENT_VSOCK_PORT, VSOCK_ARGUMENT } from '../protocol/names.ts';
 import { Agent } from './agent.ts';
 import { PortStream } from './port.ts';
 import { Reaper } from './reaper.ts';
@@ -31,13 +32,20 @@ async function main(): Promise<void> {
   const drivers = loadDrivers();
   reaper.watch();
   const agent = new Agent({ runtime, reaper, drivers, tell: (event) => mux?.tell(event) });
-  const port = await PortStream.open(await findPort());
-  const serving = serve(port, agent.handlers, (method) => {
-    if (method === 'shutdown') port.end(() => void endMachine());
-  });
-  mux = serving.mux;
-  mux.tell({ event: 'ready' });
-  await serving.ended;
+  const words = (await readFile('/proc/cmdline', 'utf8')).trim().split(' ');
+  const listener = words.includes(VSOCK_ARGUMENT) ? listenVsock(AGENT_VSOCK_PORT) : undefined;
+  let isOnly = listener === undefined;
+  do {
+    const port = await connection(listener);
+    const serving = serve(port, agent.handlers, (method) => {
+      isOnly = true;
+      if (method === 'shutdown') port.end(() => void endMachine());
+    });
+    mux = serving.mux;
+    mux.tell({ event: 'ready' });
+    await serving.ended;
+    // A host that has called nothing gave this connection up before it was accepted, and makes another.
+  } while (!isOnly);
   // The host has lost this machine, and nobody can find it again: what its containers have written is all that counts.
   await agent.stop();
   await endMachine();
@@ -48,6 +56,12 @@ async function loadDrivers(): Promise<void> {
   for (const file of (await readFile(MODULES, 'utf8')).split('\n').filter((line) => line !== '')) {
     await loadModule(file);
   }
+}
+
+/** The host's; containers can connect to a vsock, too, if no filter of system calls forbids it. */
+async function connection(vsock: number | undefined): Promise<PortStream> {
+  if (vsock === undefined) return PortStream.open(await findPort());
+  return new PortStream(await acceptVsock(vsock, VSOCK_HOST));
 }
 
 /** The device of the port with the agent's name. */

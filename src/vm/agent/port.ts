@@ -7,9 +7,9 @@ const READ_BYTES = 64 * 1024;
 const LOOK_MS = 10;
 
 /**
- * A character device as a stream, read and written by blocking calls on two of libuv's threads: a virtio-serial
- * port cannot be polled without turning in circles while the host's end is closed, but a write to it waits until
- * that is opened.
+ * A character device or a blocking socket as a stream, read and written by blocking calls on two of libuv's threads: a
+ * virtio-serial port cannot be polled without turning in circles while the host's end is closed, but a write to it waits
+ * until that is opened; and Node has no stream for a vsock.
  */
 export class PortStream extends Duplex {
   readonly #fd: number;
@@ -17,7 +17,8 @@ export class PortStream extends Duplex {
   /** The host has been heard of. */
   #isJoined = false;
 
-  private constructor(fd: number) {
+  /** @param fd is owned from now on */
+  constructor(fd: number) {
     super({ readableHighWaterMark: READ_BYTES, writableHighWaterMark: READ_BYTES });
     this.#fd = fd;
   }

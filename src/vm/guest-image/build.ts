@@ -182,7 +182,7 @@ async function initrdEntries(modules: string, root: string): Promise<CpioEntry[]
   const common = await loadOrder(files, EARLY_MODULES.common);
   const order: Record<string, readonly string[]> = { common };
   const loaded = new Set(common);
-  for (const kind of ['pmem', 'block'] as const) {
+  for (const kind of ['serial', 'vsock', 'pmem', 'block'] as const) {
     order[kind] = (await loadOrder(files, EARLY_MODULES[kind])).filter((name) => !loaded.has(name));
   }
   const entries: CpioEntry[] = ['bin', 'dev', 'proc', 'root', 'modules'].map((name) => ({

@@ -1,3 +1,5 @@
+import { VSOCK_ARGUMENT } from '../protocol/names.ts';
+
 /**
  * The first program of the guest, from the initial RAM file system: loads what the root file system needs, and goes
  * over to the agent. A shell script for busybox, since Node.js on a RAM file system would fill the memory. Commands
@@ -16,15 +18,17 @@ load() {
 busybox mount -t devtmpfs dev /dev
 busybox mount -t proc proc /proc
 read -r line </proc/cmdline
-root=/dev/vda type=erofs flags=
+root=/dev/vda type=erofs flags= channel=serial
 for word in $line; do
   case $word in
     root=*) root=\${word#*=} ;;
     rootfstype=*) type=\${word#*=} ;;
     rootflags=*) flags=,\${word#*=} ;;
+    ${VSOCK_ARGUMENT}) channel=vsock ;;
   esac
 done
 load common
+load $channel
 case $root in
   /dev/pmem*) load pmem ;;
   *) load block ;;
@@ -46,10 +50,15 @@ export const LATE_MODULES = [
   ...['virtio_net', 'virtio_blk', 'virtiofs', 'overlay', 'virtio_balloon', 'virtio_mem', 'virtio_rng'],
 ] as const;
 
-/** Loaded by {@link INIT_SCRIPT}: always, for a root device on persistent memory, for one on virtio-blk. */
+/**
+ * Loaded by {@link INIT_SCRIPT}: always, for the two channels to the host, for a root device on persistent memory, for
+ * one on virtio-blk.
+ */
 export const EARLY_MODULES = {
   // Firecracker's devices are on no PCI bus.
-  common: ['virtio_pci', 'virtio_mmio', 'virtio_console', 'erofs'],
+  common: ['virtio_pci', 'virtio_mmio', 'erofs'],
+  serial: ['virtio_console'],
+  vsock: ['vmw_vsock_virtio_transport'],
   pmem: ['virtio_pmem', 'nd_pmem'],
   block: ['virtio_blk'],
 } as const;

@@ -5,6 +5,9 @@ export const PROTOCOL_VERSION = 2;
 export const AGENT_PORT_NAME = 'berth.agent';
 export const AGENT_VSOCK_PORT = 1024;
 
+/** On the guest's command line: the agent is reached over vsock. */
+export const VSOCK_ARGUMENT = 'berth.channel=vsock';
+
 /** Where the agent mounts the share with tag {@link SHARE_TAG}. */
 export const SHARE_TAG = 'berth';
 export const SHARE_PATH = '/run/berth/shared';

@@ -8,7 +8,7 @@ import { SHARE_TAG } from '../protocol/names.ts';
 import { Virtiofsd, virtiofsdKind } from '../storage/virtiofsd.ts';
 import type { Vm } from '../types.ts';
 import type { VmDirectory } from './directory.ts';
-import { makeHypervisor } from './hypervisor.ts';
+import { chooseChannel, makeHypervisor } from './hypervisor.ts';
 import type { Log } from './machine.ts';
 import type { OciSpec } from './oci.ts';
 import type { VmSettings } from './settings.ts';
@@ -108,7 +108,7 @@ async function make(
   const vm = await hypervisor.start(
     {
       ...{ id, dir: directory.vm, netns, cgroups: [], ...size },
-      ...{ boot: image, kernelArgs: [], channel: hypervisor.name === 'qemu' ? 'virtio-serial' : 'vsock' },
+      ...{ boot: image, kernelArgs: [], channel: hypervisor.name === 'qemu' ? chooseChannel(settings.channel) : 'vsock' },
       ...{ nics: network.nics, disks: [] },
       shares: files === undefined ? [] : [{ tag: SHARE_TAG, socket: shareSocket(directory) }],
     },

@@ -3,8 +3,9 @@ import { Firecracker } from '../hypervisor/firecracker/firecracker.ts';
 import type { QemuSettings } from '../hypervisor/qemu/argv.ts';
 import { hasDevice, kvmWorks } from '../hypervisor/qemu/host.ts';
 import { Qemu } from '../hypervisor/qemu/qemu.ts';
+import { hasVhostVsock } from '../hypervisor/vsock.ts';
 import type { Probes } from '../probes.ts';
-import type { Hypervisor } from '../types.ts';
+import type { Hypervisor, VmChannel } from '../types.ts';
 import type { VmSettings } from './settings.ts';
 
 /** MiB of translated code that QEMU keeps under emulation: its own default is a quarter of the machine's memory. */
@@ -12,6 +13,21 @@ const TRANSLATION_MIB = 64;
 /** For disks of containers: each takes one, those of one image another. A port costs a boot 25 ms under emulation. */
 const HOTPLUG_PORTS = 16;
 const MACHINES = ['q35', 'pc', 'microvm'] as const;
+
+/**
+ * How the agent is reached: over vsock where the host has it, unless the configuration says otherwise.
+ *
+ * @throws BerthError `precondition` naming the key when vsock is asked for and is not there
+ */
+export function chooseChannel(wanted: VmSettings['channel'], hasVsock = hasVhostVsock): VmChannel {
+  if (wanted === 'virtio-serial') return wanted;
+  if (hasVsock()) return 'vsock';
+  if (wanted === 'auto') return 'virtio-serial';
+  throw new BerthError(
+    'precondition',
+    'vm.channel: "vsock" needs /dev/vhost-vsock (the kernel module vhost_vsock); use "auto"',
+  );
+}
 
 /**
  * The configured hypervisor, as this host lets it be.

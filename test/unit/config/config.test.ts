@@ -40,7 +40,7 @@ const DEFAULTS = {
       default_memory: 512,
       max_memory: 0,
     },
-    ...{ network: 'tcfilter', boot_timeout: 60, rootfs: 'virtiofs', disk_size: 10_240 },
+    ...{ network: 'tcfilter', channel: 'auto', boot_timeout: 60, rootfs: 'virtiofs', disk_size: 10_240 },
   },
   runtimes: { runc: { type: 'oci', path: '/usr/sbin/runc', allowed_annotations: [], resource_view: false } },
 };
@@ -109,6 +109,7 @@ memory = 64
 default_memory = 32
 max_memory = 128
 network = "macvtap"
+channel = "vsock"
 boot_timeout = 9
 rootfs = "erofs"
 disk_size = 16
@@ -156,7 +157,7 @@ rootfs = "block"
       vm: {
         ...{ hypervisor: 'firecracker', qemu: '/q', machine: 'pc', firecracker: '/f', virtiofsd: '/v' },
         ...{ guest_dir: '/g', vcpus: 2, max_vcpus: 4, memory: 64, default_memory: 32, max_memory: 128 },
-        ...{ network: 'macvtap', boot_timeout: 9, rootfs: 'erofs', disk_size: 16 },
+        ...{ network: 'macvtap', channel: 'vsock', boot_timeout: 9, rootfs: 'erofs', disk_size: 16 },
       },
       runtimes: {
         'crun-1.8': { type: 'oci', path: '/usr/bin/crun', allowed_annotations: [], resource_view: false },

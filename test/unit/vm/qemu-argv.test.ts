@@ -164,6 +164,16 @@ describe('the command line of QEMU', () => {
     ]);
   });
 
+  it('reaches the agent over vsock, by a descriptor that has the address already', () => {
+    const vsock = { cid: 0x8000_0000, fd: 4 };
+    expect(added({ channel: 'vsock' }, {}, { vsock })).toEqual([
+      'quiet swiotlb=noforce root=/dev/pmem0 rootflags=dax ro rootfstype=ext4 berth.channel=vsock berth.debug',
+      'vhost-vsock-pci,guest-cid=2147483648,vhostfd=4',
+    ]);
+    expect(argv({ channel: 'vsock' }, {}, { vsock }).join(' ')).not.toContain('virtio-serial');
+    expect(() => argv({ channel: 'vsock' })).toThrow('without an address');
+  });
+
   it('keeps room to grow, in steps that a guest can plug', () => {
     expect(added({ maxVcpus: 4, maxMemoryBytes: 500n * MIB })).toEqual([
       '1,maxcpus=4,sockets=1,cores=4,threads=1',

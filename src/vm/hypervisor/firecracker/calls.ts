@@ -1,4 +1,5 @@
 import { BerthError } from '../../../errors.ts';
+import { VSOCK_ARGUMENT } from '../../protocol/names.ts';
 import type { VmConfig } from '../../types.ts';
 import type { Call } from './api.ts';
 
@@ -52,7 +53,7 @@ export function startCalls(config: VmConfig, files: { vsock: string; empty: stri
     put('/boot-source', {
       kernel_image_path: boot.kernel,
       ...(boot.initrd === undefined ? {} : { initrd_path: boot.initrd }),
-      boot_args: bootArgs(boot.kernelArgs, boot.rootfsType, kernelArgs),
+      boot_args: bootArgs(boot.kernelArgs, boot.rootfsType, [VSOCK_ARGUMENT, ...kernelArgs]),
     }),
     drive('root', boot.rootfs, true, true),
     ...disks.map(({ path, readOnly }, index) => drive(`disk${index}`, path, readOnly)),

@@ -1,5 +1,6 @@
 import { BerthError } from '../../../errors.ts';
-import { AGENT_PORT_NAME } from '../../protocol/names.ts';
+import type { GuestAddress } from '../../../sys/vsock.ts';
+import { AGENT_PORT_NAME, VSOCK_ARGUMENT } from '../../protocol/names.ts';
 import type { VmConfig, VmNic } from '../../types.ts';
 import {
   type Blockdev,
@@ -64,8 +65,8 @@ export interface Launch {
   agentSocket: string;
   /** Numbers in QEMU of the descriptors of macvtap devices, by the name of their card. */
   tapFds: ReadonlyMap<string, number>;
-  /** With the channel `vsock`: the guest's address, 3 or more. */
-  guestCid?: number;
+  /** With the channel `vsock`: the guest's address, and the number in QEMU of the descriptor that has it. */
+  vsock?: GuestAddress;
 }
 
 /**
@@ -108,7 +109,7 @@ export function roundUp(bytes: bigint, step: bigint): bigint {
   return ((bytes + step - 1n) / step) * step;
 }
 
-function check({ settings, config, rootfsBytes, guestCid }: Launch): void {
+function check({ settings, config, rootfsBytes, vsock }: Launch): void {
   const wrong = (message: string): BerthError => new BerthError('invalid', message);
   if (settings.machine === 'microvm' && settings.accelerator !== 'kvm') {
     throw wrong(
@@ -125,7 +126,7 @@ function check({ settings, config, rootfsBytes, guestCid }: Launch): void {
   if (settings.rootDevice === 'pmem' && rootfsBytes % (2n * MIB) !== 0n) {
     throw wrong(`${config.boot.rootfs}: ${rootfsBytes} bytes; persistent memory needs a multiple of 2 MiB`);
   }
-  if (config.channel === 'vsock' && guestCid === undefined) throw wrong('channel "vsock" without an address');
+  if (config.channel === 'vsock' && vsock === undefined) throw wrong('channel "vsock" without an address');
 }
 
 function machineSwitches({ machine, accelerator, translationCache }: QemuSettings): string[] {
@@ -172,7 +173,7 @@ function sizeSwitches({ settings, config, rootfsBytes }: Launch): string[] {
 }
 
 function bootSwitches({ settings, config }: Launch): string[] {
-  const { boot, kernelArgs } = config;
+  const { boot, channel, kernelArgs } = config;
   const dax = settings.rootDevice === 'pmem' && boot.rootfsType !== 'squashfs';
   const root =
     settings.rootDevice === 'pmem'
@@ -187,6 +188,7 @@ function bootSwitches({ settings, config }: Launch): string[] {
     ...root,
     'ro',
     `rootfstype=${boot.rootfsType}`,
+    ...(channel === 'vsock' ? [VSOCK_ARGUMENT] : []),
     ...kernelArgs,
   ];
   return [
@@ -226,7 +228,7 @@ function control({ config, qmpSocket, agentSocket }: Launch): string[] {
 }
 
 function devices(launch: Launch): string[] {
-  const { settings, config, guestCid } = launch;
+  const { settings, config, vsock } = launch;
   return [
     ...rootSwitches(launch),
     ...config.disks.flatMap(({ id, path, readOnly }, index) => disk(`disk${index}`, path, readOnly, id)),
@@ -235,8 +237,8 @@ function devices(launch: Launch): string[] {
       ...switches.device({ driver: 'vhost-user-fs-pci', chardev: `fs${index}`, tag, 'queue-size': 1024 }),
     ]),
     ...config.nics.flatMap((nic, index) => card(launch, nic, index)),
-    ...(config.channel === 'vsock' && guestCid !== undefined
-      ? switches.device({ driver: 'vhost-vsock-pci', 'guest-cid': guestCid })
+    ...(config.channel === 'vsock' && vsock !== undefined
+      ? switches.device({ driver: 'vhost-vsock-pci', 'guest-cid': vsock.cid, vhostfd: `${vsock.fd}` })
       : []),
     ...switches.object({ 'qom-type': 'rng-random', id: 'rng0', filename: '/dev/urandom' }),
     ...switches.device({ driver: 'virtio-rng-pci', rng: 'rng0' }),

@@ -3,6 +3,7 @@ import { rm, stat } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import path from 'node:path';
 import { BerthError, kindOf } from '../../../errors.ts';
+import { takeGuestAddress } from '../../../sys/vsock.ts';
 import { orAborted } from '../../../util/abort.ts';
 import { startVmProcess, type VmProcess } from '../../process.ts';
 import type { Hypervisor, HypervisorCapabilities, Vm, VmConfig } from '../../types.ts';
@@ -31,21 +32,23 @@ export class Qemu implements Hypervisor {
       resizeMemory: grows,
       resizeVcpus: grows,
       pmem: settings.rootDevice === 'pmem',
-      vsock: false,
+      vsock: true,
     };
   }
 
   async start(config: VmConfig, signal: AbortSignal): Promise<Vm> {
-    if (config.channel === 'vsock') throw new BerthError('unimplemented', 'qemu: the channel "vsock"');
     const qmpSocket = path.join(config.dir, 'qmp.sock');
     const agentSocket = path.join(config.dir, 'agent.sock');
     const { size } = await stat(config.boot.rootfs, { bigint: true });
     const taps = openMacvtaps(config);
     const tapFds = new Map([...taps.keys()].map((name, index) => [name, FIRST_FD + index]));
+    const fds = [...taps.values()];
     let child: VmProcess | undefined;
     // QEMU is the one that connects, so that there is nothing to wait for but its coming or its end.
     const server = createServer();
     try {
+      const vsock = config.channel === 'vsock' ? takeGuestAddress() : undefined;
+      if (vsock !== undefined) fds.push(vsock.fd);
       const argv = qemuArgv({
         settings: this.#settings,
         config,
@@ -53,6 +56,7 @@ export class Qemu implements Hypervisor {
         qmpSocket,
         agentSocket,
         tapFds,
+        ...(vsock === undefined ? {} : { vsock: { cid: vsock.cid, fd: FIRST_FD + fds.length - 1 } }),
       });
       await rm(qmpSocket, { force: true });
       const connection = listen(server, qmpSocket);
@@ -60,16 +64,17 @@ export class Qemu implements Hypervisor {
         logFile: path.join(config.dir, 'qemu.log'),
         netns: config.netns,
         cgroups: config.cgroups,
-        fds: [...taps.values()],
+        fds,
       });
       const qmp = await negotiate(child, connection, signal);
-      return await QemuVm.of({ settings: this.#settings, config, child, qmp, agentSocket });
+      const parts = { settings: this.#settings, config, child, qmp, agentSocket };
+      return await QemuVm.of(vsock === undefined ? parts : { ...parts, cid: vsock.cid });
     } catch (e: unknown) {
       await child?.kill(AbortSignal.timeout(START_MS));
       throw e;
     } finally {
       server.close();
-      for (const fd of taps.values()) closeSync(fd);
+      for (const fd of fds) closeSync(fd);
     }
   }
 }

@@ -128,7 +128,7 @@ export type Device = { id?: string; bus?: string } & (
   | { driver: 'virtio-net-pci'; netdev: string; mac: string; host_mtu?: number; romfile: '' }
   | { driver: 'virtio-serial-pci'; max_ports: number }
   | { driver: 'virtserialport'; chardev: string; name: string; nr: number }
-  | { driver: 'vhost-vsock-pci'; 'guest-cid': number }
+  | { driver: 'vhost-vsock-pci'; 'guest-cid': number; vhostfd: string }
   | { driver: 'vhost-user-fs-pci'; chardev: string; tag: string; 'queue-size': number }
   | { driver: 'virtio-rng-pci'; rng: string }
   | { driver: 'virtio-balloon-pci'; 'free-page-reporting': boolean; 'deflate-on-oom': boolean }

@@ -6,7 +6,9 @@ import { BerthError } from '../../../errors.ts';
 import type { ProcessIdentity } from '../../../sys/process-identity.ts';
 import { orAborted } from '../../../util/abort.ts';
 import { lastLine, type VmProcess } from '../../process.ts';
+import { AGENT_VSOCK_PORT } from '../../protocol/names.ts';
 import type { Vm, VmConfig, VmDisk, VmEnd, VmSize } from '../../types.ts';
+import { connectGuestPort } from '../vsock.ts';
 import { CONSOLE_BYTES, growthBytes, ID, MEMORY_STEP, type QemuSettings, roundUp } from './argv.ts';
 import { HotplugDisks } from './hotplug.ts';
 import type { Qmp, QmpEvent } from './qmp.ts';
@@ -35,6 +37,8 @@ interface Parts {
   child: VmProcess;
   qmp: Qmp;
   agentSocket: string;
+  /** With the channel `vsock`: the guest's address. */
+  cid?: number;
 }
 
 /** One machine under QEMU. */
@@ -66,7 +70,8 @@ export class QemuVm implements Vm {
   }
 
   connectAgent(signal: AbortSignal): Promise<Duplex> {
-    const { agentSocket } = this.#parts;
+    const { agentSocket, cid } = this.#parts;
+    if (cid !== undefined) return connectGuestPort({ cid, port: AGENT_VSOCK_PORT }, signal);
     const socket = connect(agentSocket);
     const { promise, resolve, reject } = Promise.withResolvers<Duplex>();
     socket.once('connect', () => resolve(socket));
