@@ -1,3 +1,4 @@
+import type { ContainerRecord } from '../container/record.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
 
 /**
@@ -25,4 +26,19 @@ export function podCgroups(
 
 function ownerKey({ config: { metadata } }: SandboxRecord): string {
   return JSON.stringify([metadata.namespace, metadata.name, metadata.uid]);
+}
+
+/**
+ * The cgroups of this host that a pod without one of its own has: what its containers use in a guest is counted with
+ * the guest, which is in the sandbox's.
+ *
+ * @param containers that have not ended
+ */
+export function cgroupsOf(
+  { pause, cgroup }: SandboxRecord,
+  containers: readonly Pick<ContainerRecord, 'cgroup'>[],
+  isInGuest: (path: string) => boolean,
+): string[] {
+  const here = containers.map((container) => container.cgroup.path).filter((path) => !isInGuest(path));
+  return pause === undefined ? here : [cgroup.path, ...here];
 }

@@ -82,11 +82,12 @@ describe('a real cgroup', () => {
 
   it('is made for a process that joins it, and can go when that has left it', async () => {
     const { path, parent } = await scratch();
-    const inner = `${path}/own`;
-    const child = await start(path, 'exec sleep 600');
-    await manager.join(inner, child.pid ?? 0);
-    expect(manager.procs(inner)).toEqual([child.pid]);
-    await manager.leave(child.pid ?? 0);
+    const child = spawn('sleep', ['600'], { stdio: 'ignore' });
+    open.children.push(child);
+    const pid = child.pid ?? 0;
+    await manager.join(`${path}/own`, pid);
+    expect(manager.procs(path)).toEqual([pid]);
+    await manager.leave(pid);
     await manager.remove(parent);
     expect(child.exitCode).toBeNull();
   });

@@ -7,8 +7,6 @@ import { connect, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Handlers } from '../../../src/vm/agent/agent.ts';
-import { serve } from '../../../src/vm/agent/serve.ts';
-import { PROTOCOL_VERSION } from '../../../src/vm/protocol/messages.ts';
 
 const MIB = 1 << 20;
 /** So that it is the largest process of its pod, as a machine is. */
@@ -49,8 +47,9 @@ const unknown = (): never => {
   throw new Error('not played');
 };
 const handlers: Handlers = {
-  hello: () => ({
-    ...{ version: PROTOCOL_VERSION, kernel: 'stand-in', bootMs: 1, memoryBytes: `${SIZE}`, cpus: 1 },
+  // Of this very checkout, so the versions are the same.
+  hello: ({ version }) => ({
+    ...{ version, kernel: 'stand-in', bootMs: 1, memoryBytes: `${SIZE}`, cpus: 1 },
   }),
   configure: done,
   createContainer: ({ id, spec }) => {
@@ -69,9 +68,10 @@ const handlers: Handlers = {
   ...{ unmount: done, online: unknown },
 };
 
-createServer((host) => {
+// QMP is answered at once, before what speaks with the agent's host is loaded.
+createServer(async (host) => {
+  const { serve } = await import('../../../src/vm/agent/serve.ts');
   serve(host, handlers, (method) => {
     if (method === 'shutdown') host.end(() => process.exit(0));
   });
-}).listen(socketOf('agent'));
-playQmp();
+}).listen(socketOf('agent'), playQmp);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { CgroupUsage } from '../../../cgroups/types.ts';
-import { podCgroups } from '../../../src/stats/pod-cgroup.ts';
+import { cgroupsOf, podCgroups } from '../../../src/stats/pod-cgroup.ts';
 import { sumUsage } from '../../../src/stats/sum.ts';
 import { nodeSwapBytes, swapAvailableBytes } from '../../../src/stats/swap.ts';
 import { sandbox } from '../cri/records.ts';
@@ -29,6 +29,19 @@ describe('podCgroups', () => {
     ];
     expect(new Set(all.map(podCgroups(all)))).toEqual(new Set([undefined]));
     expect(new Set(all.map(podCgroups(all.toReversed())))).toEqual(new Set([undefined]));
+  });
+});
+
+describe('cgroupsOf', () => {
+  const containers = ['/berth/c1', '/berth/c2'].map((path) => ({
+    cgroup: { path, parent: '/berth', cgroupsPath: path },
+  }));
+
+  it('counts what is in a guest once, with the guest', () => {
+    const one = { ...pod('1', 'a', ''), pause: { pid: 7, startTime: 1n } };
+    expect(cgroupsOf(one, containers, () => true)).toEqual([one.cgroup.path]);
+    expect(cgroupsOf(one, containers, () => false)).toEqual([one.cgroup.path, '/berth/c1', '/berth/c2']);
+    expect(cgroupsOf(pod('1', 'a', ''), containers, () => false)).toEqual(['/berth/c1', '/berth/c2']);
   });
 });
 

@@ -11,8 +11,8 @@ import { type QemuSettings, qemuArgv } from './argv.ts';
 import { Qmp } from './qmp.ts';
 import { QemuVm } from './vm.ts';
 
-/** From the start of the process until it speaks, milliseconds: 30 when idle. */
-const START_MS = 20_000;
+/** From the start of the process until it speaks, milliseconds: 30 when idle; its end is noticed without. */
+const START_MS = 60_000;
 /** In a child, the first descriptor after the standard streams. */
 const FIRST_FD = 3;
 
