@@ -18,6 +18,7 @@ type = "vm"
 qemu = "${STAND_IN}/qemu"
 virtiofsd = "${STAND_IN}/virtiofsd"
 guest_dir = "${GUESTS}"
+channel = "virtio-serial"
 boot_timeout = 100
 `;
 
