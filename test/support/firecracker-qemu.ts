@@ -5,6 +5,7 @@ import { connect, type Socket } from 'node:net';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
+import { VSOCK_ARGUMENT } from '../../src/vm/protocol/names.ts';
 
 const POLL_MS = 50;
 
@@ -50,7 +51,8 @@ export class Guest {
         '-initrd',
         `${boot.initrd_path}`,
         '-append',
-        `${boot.boot_args}`,
+        // The agent's port there is a virtio-serial one, which stands in for the vsock.
+        `${boot.boot_args}`.replace(VSOCK_ARGUMENT, ''),
       ],
       ...['-qmp', `unix:${this.#at('monitor')},server=on,wait=off`],
       ...['-chardev', `socket,id=agent,path=${this.#at('agent')},server=on,wait=off`],

@@ -108,7 +108,11 @@ async function make(
   const vm = await hypervisor.start(
     {
       ...{ id, dir: directory.vm, netns, cgroups: [], ...size },
-      ...{ boot: image, kernelArgs: [], channel: hypervisor.name === 'qemu' ? chooseChannel(settings.channel) : 'vsock' },
+      ...{
+        boot: image,
+        kernelArgs: [],
+        channel: hypervisor.name === 'qemu' ? chooseChannel(settings.channel) : 'vsock',
+      },
       ...{ nics: network.nics, disks: [] },
       shares: files === undefined ? [] : [{ tag: SHARE_TAG, socket: shareSocket(directory) }],
     },

@@ -65,7 +65,7 @@ const handlers: Handlers = {
   shutdown: done,
   ...{ exec: unknown, resize: done, closeStdin: done, update: done, pids: () => ({ pids: [1] }) },
   ...{ pause: done, resume: done, stats: unknown, podStats: unknown, dial: unknown, mounts: done },
-  ...{ unmount: done, online: unknown },
+  ...{ unmount: done, online: unknown, getFile: unknown, putFiles: unknown },
 };
 
 // QMP is answered at once, before what speaks with the agent's host is loaded.
