@@ -80,7 +80,8 @@ describe('Firecracker', () => {
           {
             kernel_image_path: file('vmlinux'),
             initrd_path: file('initrd'),
-            boot_args: 'quiet reboot=k panic=-1 8250.nr_uarts=0 root=/dev/vda ro rootfstype=erofs',
+            boot_args:
+              'quiet reboot=k panic=-1 8250.nr_uarts=0 root=/dev/vda ro rootfstype=erofs berth.channel=vsock',
           },
         ],
         [
