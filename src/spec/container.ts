@@ -67,7 +67,11 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
   const sc = config.security;
   // On v1 a cgroup namespace would hide from a container the paths by which its tools find their limits.
   const ownCgroup = host.unifiedCgroups && !sc.privileged;
-  const system = { privileged: sc.privileged, cgroupOptions: ownCgroup ? [] : host.cgroup2Options };
+  const system = {
+    privileged: sc.privileged,
+    privilegedPod: input.sandbox.config.security.privileged,
+    cgroupOptions: ownCgroup ? [] : host.cgroup2Options,
+  };
   const plan = containerMounts(config.mounts, input.files, system, sc.readonlyRootfs, input.missing);
   const { devices, rules } = planDevices(input.devices, sc.privileged, input.hostDevices);
   const process = await containerProcess(input);
@@ -95,7 +99,7 @@ export async function buildContainerSpec(input: ContainerSpecInput): Promise<Spe
       ...(input.selinux.mount === undefined ? {} : { mountLabel: input.selinux.mount }),
       // The kubelet always sends the lists for its ProcMount setting, so an empty one is meant.
       maskedPaths: sc.privileged ? [] : sc.maskedPaths,
-      readonlyPaths: sc.privileged ? [] : sc.readonlyPaths,
+      readonlyPaths: sc.privileged ? [] : [...plan.readonlyPaths, ...sc.readonlyPaths],
     },
   };
 }

@@ -21,6 +21,8 @@ export interface SandboxFiles {
 export interface SystemMounts {
   /** sysfs and cgroup file systems are writable. */
   privileged: boolean;
+  /** Other containers of the pod may be privileged. */
+  privilegedPod: boolean;
   /** See `HostFacts.cgroup2Options`; empty when the container has a cgroup namespace of its own. */
   cgroupOptions: readonly string[];
 }
@@ -28,6 +30,8 @@ export interface SystemMounts {
 /** The mounts in the order in which the OCI runtime makes them. */
 export interface MountPlan {
   mounts: SpecMount[];
+  /** Of the mounts, what is to be made read-only afterwards. */
+  readonlyPaths: string[];
   /** Absent: private, the OCI runtimes' own default. */
   rootfsPropagation?: 'rshared' | 'rslave';
 }
@@ -50,11 +54,25 @@ export function containerMounts(
   );
   own.sort((a, b) => depth(a.destination) - depth(b.destination));
   const propagation = rootfsPropagation(requested);
-  return { mounts: [...base, ...own], ...(propagation ? { rootfsPropagation: propagation } : {}) };
+  return {
+    mounts: [...base, ...own],
+    readonlyPaths: isSysfsCovered(system) && !taken.has('/sys') ? ['/sys'] : [],
+    ...(propagation ? { rootfsPropagation: propagation } : {}),
+  };
 }
 
-function systemMounts({ privileged, cgroupOptions }: SystemMounts): SpecMount[] {
-  const access = privileged ? 'rw' : 'ro';
+/**
+ * All sysfs mounts of a network namespace are one file system, which is read-only for all of them when the first
+ * one was mounted so (mount(2): MS_RDONLY of a new superblock). Where a privileged container may come later, the
+ * others' /sys is hence mounted writable and covered by a read-only bind mount.
+ */
+function isSysfsCovered({ privileged, privilegedPod }: SystemMounts): boolean {
+  return privilegedPod && !privileged;
+}
+
+function systemMounts(system: SystemMounts): SpecMount[] {
+  const access = system.privileged ? 'rw' : 'ro';
+  const sysfs = isSysfsCovered(system) ? 'rw' : access;
   const safe = ['nosuid', 'noexec', 'nodev'];
   return [
     mount('/proc', 'proc', 'proc', safe),
@@ -69,8 +87,8 @@ function systemMounts({ privileged, cgroupOptions }: SystemMounts): SpecMount[] 
       'gid=5',
     ]),
     mount('/dev/mqueue', 'mqueue', 'mqueue', safe),
-    mount('/sys', 'sysfs', 'sysfs', [...safe, access]),
-    mount('/sys/fs/cgroup', 'cgroup', 'cgroup', [...safe, 'relatime', access, ...cgroupOptions]),
+    mount('/sys', 'sysfs', 'sysfs', [...safe, sysfs]),
+    mount('/sys/fs/cgroup', 'cgroup', 'cgroup', [...safe, 'relatime', access, ...system.cgroupOptions]),
   ];
 }
 

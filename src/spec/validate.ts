@@ -224,7 +224,7 @@ function checkOwners(m: Mount, mode: 'pod' | 'node', field: string): void {
 function checkMounts(config: ContainerConfig): void {
   // The daemon fills in where an image is mounted; until then the builder would miss the host path.
   const mounts = config.mounts.map((m) => (m.image === undefined ? m : { ...m, hostPath: '/' }));
-  containerMounts(mounts, {}, { privileged: false, cgroupOptions: [] }, false, {});
+  containerMounts(mounts, {}, { privileged: false, privilegedPod: false, cgroupOptions: [] }, false, {});
   config.mounts.forEach((m, i) => {
     const field = `config.mounts[${i}]`;
     if (m.image !== undefined && m.hostPath !== '') throw invalid(`${field}.host_path`, 'excludes image');

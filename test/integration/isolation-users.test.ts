@@ -116,3 +116,17 @@ describe('no_new_privs', () => {
     expect(await uids(true)).toEqual(['1000', '1000']);
   });
 });
+
+describe('/sys', () => {
+  it('is writable for a privileged container alone, whichever of its pod came first', async () => {
+    const pod = await pods.run({
+      linux: { cgroup_parent: berthd.cgroupParent, security_context: { privileged: true } },
+    });
+    // A figure of the pod's own loopback, left as it is.
+    const figure = '/sys/class/net/lo/tx_queue_len';
+    const write = `v=$(cat ${figure}); (echo $v > ${figure}) 2>&1 && echo written; grep -c cgroup /proc/self/mounts`;
+    const [plain, privileged] = [await start(pod), await start(pod, { privileged: true })];
+    expect(await pods.ask(plain, write)).toMatch(/Read-only file system\n[1-9]/);
+    expect(await pods.ask(privileged, write)).toMatch(/^written\n[1-9]/);
+  });
+});

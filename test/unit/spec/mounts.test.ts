@@ -4,7 +4,7 @@ import { containerMounts } from '../../../src/spec/mounts.ts';
 import { mount } from './configs.ts';
 
 const FILES = { hosts: '/sb/hosts', hostname: '/sb/hostname', resolvConf: '/sb/resolv', shm: '/sb/shm' };
-const plain = { privileged: false, cgroupOptions: [] };
+const plain = { privileged: false, privilegedPod: false, cgroupOptions: [] };
 
 function plan(mounts: Mount[], over: { privileged?: boolean; readonlyRootfs?: boolean; rro?: boolean } = {}) {
   const system = { ...plain, privileged: over.privileged ?? false };
@@ -81,8 +81,17 @@ describe('containerMounts', () => {
     }
   });
 
+  test('in a privileged pod no container makes the one sysfs of all read-only', () => {
+    const inPrivileged = (mounts: Mount[]) =>
+      containerMounts(mounts, {}, { ...plain, privilegedPod: true }, false, {});
+    expect(find(inPrivileged([]), '/sys')?.options).toContain('rw');
+    expect(inPrivileged([]).readonlyPaths).toEqual(['/sys']);
+    expect(inPrivileged([mount({ containerPath: '/sys' })]).readonlyPaths).toEqual([]);
+    expect(plan([]).readonlyPaths).toEqual([]);
+  });
+
   test('options of the one cgroup2 superblock are repeated', () => {
-    const p = containerMounts([], {}, { privileged: true, cgroupOptions: ['nsdelegate'] }, false, {});
+    const p = containerMounts([], {}, { ...plain, cgroupOptions: ['nsdelegate'] }, false, {});
     expect(find(p, '/sys/fs/cgroup')?.options).toContain('nsdelegate');
   });
 
