@@ -40,6 +40,7 @@ function lazyBuiltins(): Plugin {
           return `const ${name} = { get it() { Object.defineProperty(this, "it", { value: require("${module}") }); return this.it; } };`;
         },
       );
+      if (names.length === 0) return null;
       const used = new RegExp(`\\b(${names.join('|')})\\.`, 'g');
       return { code: declared.replace(used, '$1.it.'), map: null };
     },

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import Module, { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Script } from 'node:vm';
@@ -29,7 +29,9 @@ function run(): void {
   const text = `(function (exports, require, module, __filename, __dirname) { ${bundle}\n})`;
   const script = new Script(text, { filename: MAIN, ...(cachedData && { cachedData }) });
   if (process.env[KEEP] !== undefined) keep(script, digestIn(bundle));
-  const main = { exports: {} };
+  const main = new Module(MAIN);
+  // What the bundle loads later requires it in turn.
+  require.cache[MAIN] = main;
   script.runInThisContext()(main.exports, require, main, MAIN, dirname(MAIN));
 }
 
