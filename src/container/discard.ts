@@ -6,6 +6,9 @@ import { tearDown } from '../util/teardown.ts';
 import { reapContainer } from './exit.ts';
 import { removeWritableLayer } from './rootfs.ts';
 
+/** How long a killed monitor may take to be gone, milliseconds. */
+const MONITOR_MS = 5_000;
+
 /**
  * Kills a container and forgets it. From the first moment it is not listed and holds no name; what cannot
  * be removed now stays on the to-do list (records in phase `removing`) and is tried again.
@@ -26,7 +29,13 @@ export async function discardContainer(s: Services, id: string): Promise<void> {
     {
       what: 'monitor',
       point: 'RemoveContainer.monitor',
-      undo: () => void (container.conmon !== undefined && signal(container.conmon, 'SIGKILL')),
+      undo: async () => {
+        if (container.conmon === undefined) return;
+        signal(container.conmon, 'SIGKILL');
+        await s.poller.watchExit(container.conmon, { signal: AbortSignal.timeout(MONITOR_MS) });
+        // It may have been noting the end of what was killed before it.
+        await rm(paths.exit, { force: true });
+      },
     },
     {
       what: 'bundle',

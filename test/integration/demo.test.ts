@@ -137,7 +137,7 @@ describe('npm run demo', { timeout: 180_000 }, () => {
     const { owner } = run;
     const [daemon] =
       [...(await commandLines())].find(([, line]) =>
-        line.endsWith(`berthd.js --config ${owner.dir}/config.toml`),
+        line.endsWith(`berthd.cjs --config ${owner.dir}/config.toml`),
       ) ?? [];
     if (daemon === undefined) throw new Error('no berthd');
     process.kill(daemon, 'SIGKILL');

@@ -18,7 +18,7 @@ const running = new Map<string, Pod>();
 
 beforeAll(async () => {
   await testGuestImage();
-  const tables = `${vmTables(undefined, 'rootfs = "erofs"\ndisk_size = 32\nboot_timeout = 100')}
+  const tables = `${vmTables(undefined, 'rootfs = "erofs"\ndisk_size = 32')}
 [runtimes.vmblock]
 type = "vm"
 rootfs = "block"

@@ -30,7 +30,6 @@ beforeAll(async () => {
     `firecracker = "${program}"`,
     'rootfs = "erofs"',
     'disk_size = 64',
-    'boot_timeout = 100',
   ];
   berthd = await Berthd.start({ tables: vmTables(undefined, keys.join('\n')) });
   await berthd.importBusybox();
