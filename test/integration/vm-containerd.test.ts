@@ -6,7 +6,7 @@ import { Client } from '../../src/cli/client.ts';
 import { BUSYBOX } from '../support/busybox.ts';
 import { Containerd } from '../support/containerd.ts';
 import { testGuestImage } from '../support/guest.ts';
-import { Pods, sh } from '../support/pods.ts';
+import { type Pod, Pods, sh } from '../support/pods.ts';
 import { vmTables } from '../support/vm.ts';
 
 const RUNTIME = 'io.containerd.berth-vm.v2';
@@ -53,8 +53,9 @@ describe("berth's shim for virtual machines under containerd", () => {
   it("runs Kubernetes' pods, with all their containers in one machine", async () => {
     const client = new Client({ endpoint: containerd.endpoint, signal: new AbortController().signal });
     const pods = new Pods({ client, dir, cgroupParent: containerd.cgroupParent });
+    let pod: Pod | undefined;
     try {
-      const pod = await pods.run({}, 'vm');
+      pod = await pods.run({}, 'vm');
       const id = await pods.start(pod);
       expect(await pods.ask(id, 'uname -r')).not.toBe(release());
       const ended = await pods.runToEnd(pod, sh('echo one; echo two >&2; exit 3'));
@@ -66,6 +67,8 @@ describe("berth's shim for virtual machines under containerd", () => {
       await pods.removePod(pod);
       expect(await running()).toEqual([]);
     } finally {
+      // Also of a test that failed: killing the shim alone would leave its machine.
+      if (pod !== undefined) await pods.removePod(pod).catch(() => {});
       client.close();
     }
   });
