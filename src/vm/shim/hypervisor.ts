@@ -9,7 +9,7 @@ import type { Hypervisor, VmChannel } from '../types.ts';
 import type { VmSettings } from './settings.ts';
 
 /** MiB of translated code that QEMU keeps under emulation: its own default is a quarter of the machine's memory. */
-const TRANSLATION_MIB = 64;
+const TRANSLATION_MIB = 48;
 /** For disks of containers: each takes one, those of one image another. A port costs a boot 25 ms under emulation. */
 const HOTPLUG_PORTS = 16;
 const MACHINES = ['q35', 'pc', 'microvm'] as const;
