@@ -144,7 +144,7 @@ const vm = z.strictObject({
     .string()
     .regex(/^[a-z0-9.-]*$/)
     .default('')
-    .describe('Its machine type; "": microvm with KVM and virtiofs, q35 otherwise'),
+    .describe('Its machine type; "": q35'),
   firecracker: absolutePath
     .default('/usr/bin/firecracker')
     .describe('The program, for hypervisor = "firecracker"'),

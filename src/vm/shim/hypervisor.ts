@@ -60,9 +60,8 @@ export function qemuSettings(
   { isKvm, vhostNet }: { isKvm: boolean; vhostNet: boolean },
 ): QemuSettings {
   const hasDisks = settings.rootfs !== 'virtiofs';
-  // A microvm takes no disks while it runs.
-  const standard = isKvm && !hasDisks ? 'microvm' : 'q35';
-  const machine = MACHINES.find((known) => known === (settings.machine || standard));
+  // Of the types the one that takes disks, memory and processors while it runs, and has persistent memory.
+  const machine = MACHINES.find((known) => known === (settings.machine || 'q35'));
   if (machine === undefined) {
     throw new BerthError('invalid', `vm.machine: "${settings.machine}" is none of ${MACHINES.join(', ')}`);
   }
