@@ -4,16 +4,8 @@ import { AgentClient } from '../../../src/vm/agent-client/client.ts';
 import { MuxDuplex } from '../../../src/vm/channel/mux-duplex.ts';
 import { runMux } from '../../../src/vm/channel/run-mux.ts';
 import type { Mux } from '../../../src/vm/protocol/mux.ts';
-import { PROTOCOL_VERSION } from '../../../src/vm/protocol/names.ts';
 import { randomSource } from '../shim/random.ts';
-
-const HELLO = {
-  version: PROTOCOL_VERSION,
-  kernel: '6.1.0-cloud',
-  bootMs: 3000,
-  memoryBytes: '268435456',
-  cpus: 1,
-};
+import { HELLO } from './hello.ts';
 
 interface Guest {
   transport: Duplex;

@@ -10,19 +10,12 @@ import { runMux } from '../../../src/vm/channel/run-mux.ts';
 import { DATA, END, EVENT, encodeFrame, RESPONSE, WINDOW } from '../../../src/vm/protocol/frame.ts';
 import { MAX_TEXT } from '../../../src/vm/protocol/messages.ts';
 import type { Mux } from '../../../src/vm/protocol/mux.ts';
-import { PROTOCOL_VERSION } from '../../../src/vm/protocol/names.ts';
 import { INITIAL_CREDIT } from '../../../src/vm/protocol/stream.ts';
 import type { Machine } from '../../../src/vm/shim/machine.ts';
 import { Pod } from '../../../src/vm/shim/pod.ts';
 import { randomSource } from '../shim/random.ts';
+import { HELLO } from './hello.ts';
 
-const HELLO = {
-  version: PROTOCOL_VERSION,
-  kernel: '6.1.0-cloud',
-  bootMs: 3000,
-  memoryBytes: '268435456',
-  cpus: 1,
-};
 const STDIO = { terminal: false, stdin: '', stdout: '', stderr: '' };
 const SANDBOX = { 'io.kubernetes.cri.container-type': 'sandbox' };
 const CONTAINER = {
